@@ -1,0 +1,3 @@
+"""Lossless speculative decoding of large multimodal models, served by distributed actors."""
+
+__version__ = "0.1.0"
