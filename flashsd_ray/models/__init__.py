@@ -1,0 +1,1 @@
+"""Torch: targets, drafters, compressors and their key/value caches; weights in, tensors out."""

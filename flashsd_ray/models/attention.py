@@ -1,0 +1,66 @@
+"""Attention of a few rows over many cached ones, the shape that decoding and verification have.
+
+All query heads that share a key/value head, and all rows of a sequence, are folded into one matrix, so that every
+cached key is read once. On a CPU in bfloat16 this is several times faster than scaled_dot_product_attention.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MASKED = float("-inf")
+# On a CPU a small bfloat16 product costs 20 to 70 us before it starts; up to this many scores float32 is faster.
+SMALL_SCORES = 16384
+
+
+def grouped_attention(
+    query: Tensor,  # [B, R, H, Dh]
+    keys: Tensor,  # [Hkv, B, L, Dh]
+    values: Tensor,  # [Hkv, B, L, Dh]
+    bias: Tensor | None,  # [B, R, L] float32, added to the scaled scores; None: every row sees every key
+    scale: float,
+) -> Tensor:  # [B, R, H * Dh]
+    """Each row holds the softmax-weighted sum of the values it may see; the softmax is taken in float32."""
+    batch, rows, heads, width = query.shape
+    kv_heads, _, length, _ = keys.shape
+    group = heads // kv_heads
+    folded = query.view(batch, rows, kv_heads, group, width).permute(2, 0, 3, 1, 4)
+    folded = folded.reshape(kv_heads * batch, group * rows, width)
+    keys = keys.reshape(kv_heads * batch, length, width)
+    values = values.reshape(kv_heads * batch, length, width)
+    if query.device.type == "cpu" and kv_heads * batch * group * rows * length <= SMALL_SCORES:
+        folded, keys, values = folded.float(), keys.float(), values.float()
+    scores = torch.bmm(folded, keys.transpose(1, 2)).float().mul_(scale)
+    if bias is not None:
+        scores.view(kv_heads, batch, group, rows, length).add_(bias[None, :, None])
+    weights = torch.softmax(scores, dim=-1).to(values.dtype)
+    mixed = torch.bmm(weights, values)
+    mixed = mixed.view(kv_heads, batch, group, rows, width).permute(1, 3, 0, 2, 4)
+    return mixed.reshape(batch, rows, heads * width).to(query.dtype)
+
+
+def causal_bias(
+    first_positions: Tensor,  # [B] int64, position of the first row of each sequence
+    rows: int,
+    length: int,
+) -> Tensor:  # [B, R, L] float32, 0 where key <= position of the row, -inf elsewhere
+    """Row r of sequence b may see keys ``0 .. first_positions[b] + r``."""
+    positions = first_positions[:, None] + torch.arange(rows, device=first_positions.device)  # [B, R]
+    hidden = torch.arange(length, device=first_positions.device) > positions[:, :, None]
+    return torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device).masked_fill_(hidden, MASKED)
+
+
+def rotate(
+    heads: Tensor,  # [m, H, Dh]
+    cos: Tensor,  # [m, 1, Dh]
+    signed_sin: Tensor,  # [m, 1, Dh], the first half negated
+) -> Tensor:  # [m, H, Dh]
+    """The heads turned by their rotary angles (arXiv 2104.09864), halves paired as in Llama."""
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), signed_sin)
+
+
+def signed(sin: Tensor) -> Tensor:  # [.., Dh]
+    """The sine table with its first half negated, as ``rotate`` takes it."""
+    half = sin.shape[-1] // 2
+    return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)

@@ -1,0 +1,56 @@
+"""Matrix products with constant weights, laid out once for the processor that multiplies them.
+
+In bfloat16 on a CPU, oneDNN brings a plain weight into its blocked layout in every call; for the few rows of decoding
+that costs as much as the product itself. Packing once makes one row 1.5 to 2.5 times faster and sixteen rows no slower
+than one, which is what verification lives on (docs/log.md). Packed weights are a second copy of the plain ones.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class FixedLinear:
+    """``x @ weight.T + bias`` for inference; the result does not depend on whether the weight is packed."""
+
+    __slots__ = ("bias", "packed", "weight")
+
+    def __init__(
+        self,
+        weight: Tensor,  # [O, I]
+        bias: Tensor | None = None,  # [O]
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.packed: Tensor | None = None
+        if can_pack(weight):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1)
+
+    def __call__(self, rows: Tensor) -> Tensor:  # [m, I] -> [m, O]
+        """The product."""
+        if self.packed is None:
+            return F.linear(rows, self.weight, self.bias)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
+        return result
+
+    def plus(self, residual: Tensor, rows: Tensor) -> Tensor:  # [m, O], [m, I] -> [m, O]
+        """The product added to ``residual``, in one pass."""
+        if self.packed is not None:
+            result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, residual, self.packed, self.bias, "add")
+            return result
+        if self.bias is None:
+            return torch.addmm(residual, rows, self.weight.t())
+        return residual + F.linear(rows, self.weight, self.bias)
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether this build of torch can pack the weight for this processor."""
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )

@@ -1,0 +1,195 @@
+"""The one door to the transformers library: checkpoints in, a target's parts out.
+
+A checkpoint may be a hub id, a local directory, or a name of the bundled models. Which architectures work is said
+in ``FAMILIES``; everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flashsd_ray.errors import CheckpointError
+from flashsd_ray.models.decoder import Decoder
+from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
+
+BUNDLED = Path(__file__).parents[1] / "assets"
+BUNDLED_TARGETS = {"demo": BUNDLED / "demo" / "target"}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one architecture of the transformers library is reached and spoken to."""
+
+    name: str  # as users know it
+    text_model: str  # attribute path of the decoder below ``model.model``
+    takes_video: bool  # whether its processor knows videos; if not, each frame is sent as an image
+    independent_images: bool  # whether each image is one run of rows that do not depend on the other images
+    mixes_video: bool = True  # whether images and videos can stand in one prompt
+    min_video_frames: int = 1
+    image_token: str = "image_token_id"  # attribute of the config that holds the placeholder's id
+    video_token: str = "video_token_id"
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llava": Family("LLaVA 1.5", "language_model", takes_video=False, independent_images=True),
+    "llava_onevision": Family("LLaVA-OneVision", "language_model", takes_video=True, independent_images=False),
+    "qwen2_5_vl": Family("Qwen2.5-VL", "language_model", takes_video=True, independent_images=True),
+    "qwen3_vl": Family(
+        "Qwen3-VL", "language_model", takes_video=True, independent_images=True, min_video_frames=2
+    ),
+    "smolvlm": Family("SmolVLM2", "text_model", takes_video=True, independent_images=False, mixes_video=False),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainedTarget:
+    """A loaded checkpoint: the library's model and processor, and what the engine needs to know of them."""
+
+    name: str
+    path: Path | None  # None when the files came from the hub
+    family: Family
+    model: Any  # the library's ...ForConditionalGeneration
+    processor: Any
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The language model as our decode loop; shares the weights."""
+        return Decoder(self.text_model, self.model.get_output_embeddings().weight.data)
+
+    @property
+    def text_model(self) -> nn.Module:
+        """The library's decoder without its head."""
+        module: nn.Module = self.model.model.get_submodule(self.family.text_model)
+        return module
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the language model."""
+        return self.model.config.get_text_config()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The library's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Most positions the language model was built for."""
+        return int(self.text_config.max_position_embeddings)
+
+    @property
+    def rope_theta(self) -> float:
+        """Base of the rotary frequencies."""
+        return float(self.text_config.rope_parameters["rope_theta"])
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of the tokens, special ones left out."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @cached_property
+    def placeholder_ids(self) -> frozenset[int]:
+        """Token ids that stand where visual features go."""
+        names = (self.family.image_token, self.family.video_token)
+        found = (getattr(self.model.config, name, None) for name in names)
+        return frozenset(int(token_id) for token_id in found if token_id is not None)
+
+    @cached_property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer, as ``generate`` would take them."""
+        configured = self.model.generation_config.eos_token_id
+        if configured is None:
+            configured = self.tokenizer.eos_token_id
+        if configured is None:
+            return ()
+        return tuple(configured) if isinstance(configured, list) else (int(configured),)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short digest of the language model's configuration and of a sample of its weights."""
+        described = self.text_config.to_dict()
+        kept = {key: described[key] for key in sorted(described) if key in _IDENTITY}
+        digest = hashlib.blake2b(json.dumps(kept, default=str).encode(), digest_size=8)
+        decoder = self.decoder
+        for weight in (decoder.embedding, decoder.layers[0].qkv.weight, decoder.layers[-1].down.weight):
+            sample = weight[:: max(1, len(weight) // 64), :64].detach().to("cpu", torch.bfloat16).contiguous()
+            digest.update(sample.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()
+
+
+_IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size", "model_type")
+
+
+def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> PretrainedTarget:
+    """The named checkpoint is in memory, ready to encode prompts and to decode.
+
+    Raises:
+        CheckpointError: it cannot be found, its architecture is not supported, or its files are damaged.
+    """
+    ensure_torchvision_imports()
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    where = str(BUNDLED_TARGETS.get(name, name))
+    path = Path(where) if Path(where).is_dir() else None
+    chosen_device = resolve_device(device)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        family = _family(config, name)
+        model = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=resolve_dtype(dtype, chosen_device))
+        processor = AutoProcessor.from_pretrained(where)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"cannot load target {name!r}: {first_line}") from error
+    return PretrainedTarget(name, path, family, model.to(chosen_device).eval(), processor)
+
+
+def _family(config: Any, name: str) -> Family:
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        known = ", ".join(f"{entry.name} ({key})" for key, entry in FAMILIES.items())
+        raise CheckpointError(f"{name}: architecture {config.model_type!r} is not supported; supported are {known}")
+    return family
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device meant; ``auto`` is the first GPU when there is one.
+
+    Raises:
+        CheckpointError: the device does not exist here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise CheckpointError(f"unknown device {device!r}; use auto, cpu or cuda[:N]") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {device!r} was asked for, but torch sees no GPU here")
+    return chosen
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype meant; ``auto`` is bfloat16 where the device multiplies it in hardware, float32 elsewhere."""
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_fast_bfloat16() else torch.float32
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 matrix instructions."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "AVX512" in capabilities and any(getattr(torch.cpu, check, bool)() for check in checks)

@@ -1,0 +1,207 @@
+"""The target on one device: it keeps the cache rows of open requests and judges their draft blocks.
+
+Every call of ``verify`` is one forward over the rows that are missing: the next chunk of a prompt, the anchor and the
+drafts behind it. Prefill is verifying an empty block, and plain decoding is verifying nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flashsd_ray.errors import InvalidRequestError, StaleBlockError, UnknownRequestError
+from flashsd_ray.models.decoder import Decoder
+from flashsd_ray.models.flat_batch import OpenRequest, Span, flatten, missing
+from flashsd_ray.models.kv_cache import BLOCK_ROWS, KVCache
+from flashsd_ray.speculation.acceptance import AcceptanceRule, Judgement
+from flashsd_ray.speculation.acceptance_batch import judge_blocks
+from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """Which hidden states a drafter wants of every row, and how they are fused where they are produced."""
+
+    layers: tuple[int, ...]  # numbered as transformers' hidden_states
+    width: int  # E
+    fuse: Callable[[Tensor], Tensor]  # [m, M * D] -> [m, E]
+
+
+class LocalTarget:
+    """A target whose weights and cache live in this process."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        cache_rows: int,
+        context_length: int,
+        taps: Taps | None = None,
+        rule: AcceptanceRule = "coupled",
+        share_prefixes: bool = True,
+    ) -> None:
+        self.decoder = decoder
+        self.context_length = context_length
+        self.cache: KVCache = decoder.new_cache(cache_rows, taps.width if taps else 0)
+        self._taps = taps
+        self._rule: AcceptanceRule = rule
+        self._share_prefixes = share_prefixes
+        self._requests: dict[str, OpenRequest] = {}
+
+    @property
+    def free_rows(self) -> int:
+        """Cache rows that a new request could reserve now."""
+        return self.cache.free_rows
+
+    def open(self, request_id: str, prompt: EncodedPrompt, sampling: SamplingParams, max_rows: int) -> int:
+        """Rows are reserved for the request; returns how many of its prompt positions are cached already.
+
+        Raises:
+            OverloadedError: not enough cache rows are free now.
+            InvalidRequestError: the id is in use, or the cache or the model's context has too few rows.
+        """
+        if request_id in self._requests:
+            raise InvalidRequestError(f"request {request_id} is open already")
+        if max_rows > self.context_length:
+            raise InvalidRequestError(
+                f"prompt and answer need {max_rows} positions ({len(prompt)} of them for the prompt), "
+                f"the model's context has {self.context_length}"
+            )
+        digests = prefix_digests(prompt) if self._share_prefixes else ()
+        sequence = self.cache.open(max_rows, digests)
+        cos, sin = self.decoder.rotary(prompt.positions.to(self.decoder.device))
+        self._requests[request_id] = OpenRequest(
+            prompt=prompt,
+            sampling=sampling,
+            sequence=sequence,
+            cos=cos,
+            sin=sin,
+            digests=digests,
+            token_ids=list(prompt.token_ids),
+        )
+        return sequence.length
+
+    def close(self, request_id: str) -> None:
+        """The request's rows are free (its prefix may stay cached); closing twice is allowed."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self.cache.close(request.sequence)
+
+    @torch.inference_mode()
+    def verify(self, blocks: Sequence[DraftBlock], fills: Sequence[Fill] = ()) -> list[Verdict]:
+        """Every fill is cached and every block is judged, in one forward; verdicts in the order of the blocks.
+
+        Raises:
+            UnknownRequestError: a request is not open.
+            StaleBlockError: a block does not start where its request stands.
+        """
+        verdicts: dict[str, Verdict] = {}
+        work: list[tuple[DraftBlock, Span]] = []
+        for block in blocks:
+            request = self._request(block.request_id)
+            last = request.last_verdict
+            if last is not None and (block.round, block.start) == (last.round, last.start):
+                verdicts[block.request_id] = last
+            elif block.start != len(request.token_ids):
+                raise StaleBlockError(
+                    f"{block.request_id}: block starts at {block.start}, {len(request.token_ids)} tokens are committed"
+                )
+            else:
+                work.append((block, missing(request, block.start, block.token_ids)))
+        spans = [missing(self._request(fill.request_id), fill.stop) for fill in fills]
+        for verdict in self._forward(work, [span for span in spans if len(span)]):
+            verdicts[verdict.request_id] = verdict
+        return [verdicts[block.request_id] for block in blocks]
+
+    def _request(self, request_id: str) -> OpenRequest:
+        try:
+            return self._requests[request_id]
+        except KeyError:
+            raise UnknownRequestError(f"request {request_id} is not open at this target") from None
+
+    def _forward(self, work: list[tuple[DraftBlock, Span]], fills: list[Span]) -> list[Verdict]:
+        if not work and not fills:
+            return []
+        # A span that brings prompt rows is computed on its own; all others lie together as one group.
+        work = sorted(work, key=lambda item: item[1].prompt_rows > 0)
+        decoding = [span for _, span in work if span.prompt_rows == 0]
+        filling = [span for _, span in work if span.prompt_rows > 0] + fills
+        batch, firsts = flatten(decoding, filling, self.decoder, self.cache)
+        output = self.decoder.forward(batch, self.cache, self._taps.layers if self._taps else ())
+        fused = self._taps.fuse(output.taps) if self._taps and output.taps is not None else None
+        if fused is not None and filling:
+            self.cache.taps.index_copy_(0, batch.cache_rows, fused)
+        for span in (*decoding, *filling):
+            span.request.sequence.length = span.stop
+        # The taps of an accepted draft's row say what follows it, so verdicts carry those of the anchor and behind.
+        judged = firsts[: len(work)]
+        anchors = [
+            first + len(span) - len(block.token_ids) - 1
+            for first, (block, span) in zip(judged, work, strict=True)
+        ]
+        outcomes = self._judge(output.hidden, work, anchors)
+        return [
+            self._commit(block, span.request, outcome, None if fused is None else fused[anchor:])
+            for (block, span), anchor, outcome in zip(work, anchors, outcomes, strict=True)
+        ]
+
+    def _judge(
+        self,
+        hidden: Tensor,  # [m, D]
+        work: list[tuple[DraftBlock, Span]],
+        anchors: list[int],  # flat row of each block's anchor
+    ) -> list[Judgement]:
+        widths = [len(block.token_ids) + 1 for block, _ in work]
+        rows = [anchor + offset for anchor, width in zip(anchors, widths, strict=True) for offset in range(width)]
+        if not rows:
+            return []
+        if len(rows) < len(hidden):
+            hidden = hidden.index_select(0, torch.tensor(rows, device=hidden.device))
+        samplings = [span.request.sampling for _, span in work]
+        return judge_blocks(self.decoder.logits(hidden), [block for block, _ in work], samplings, self._rule)
+
+    def _commit(
+        self,
+        block: DraftBlock,
+        request: OpenRequest,
+        outcome: Judgement,
+        taps: Tensor | None,  # [>= K + 1, E], from the anchor on
+    ) -> Verdict:
+        num_accepted, token_ids = outcome
+        request.token_ids.extend(token_ids)
+        request.sequence.truncate(len(request.token_ids) - 1)
+        if request.last_verdict is None:
+            full = min(len(request.prompt) // BLOCK_ROWS, len(request.digests))
+            self.cache.pool.index(request.sequence.blocks[:full], request.digests[:full])
+            if taps is not None:
+                # Earlier chunks or a shared prefix made some rows: all were kept beside keys and values.
+                taps = self.cache.taps.index_select(0, request.sequence.rows[: block.start])
+        elif taps is not None:
+            taps = taps[: num_accepted + 1]
+        request.last_verdict = Verdict(
+            request_id=block.request_id,
+            round=block.round,
+            start=block.start,
+            num_accepted=num_accepted,
+            token_ids=token_ids,
+            taps=taps,
+        )
+        return request.last_verdict
+
+
+def prefix_digests(prompt: EncodedPrompt) -> tuple[str, ...]:
+    """For each block of the prompt but the last row's, a digest of everything from the start to the block's end."""
+    running = hashlib.blake2b(digest_size=16)
+    names = [str(token_id) for token_id in prompt.token_ids]
+    for segment in prompt.segments:
+        names[segment.start : segment.stop] = [f"{segment.digest}:{row}" for row in range(segment.num_tokens)]
+    digests = []
+    # The last prompt row is always computed: its logits give the first token.
+    for block in range((len(prompt) - 1) // BLOCK_ROWS):
+        running.update(";".join(names[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]).encode() + b"|")
+        digests.append(running.hexdigest())
+    return tuple(digests)
