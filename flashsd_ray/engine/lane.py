@@ -1,0 +1,274 @@
+"""Continuous batching around one encoder, one target and one drafter.
+
+Requests join and leave between rounds. A round is: plan, verify, commit, propose. The lane knows no model and no
+process boundary: it sees its three parts through the protocols of speculation/interfaces.py.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from flashsd_ray.config import Config
+from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.errors import FlashSDError, InvalidRequestError, OverloadedError
+from flashsd_ray.scheduling.rounds import Standing, plan_round
+from flashsd_ray.speculation.draft_length import (
+    LengthInputs,
+    LengthParams,
+    LengthState,
+    RoundCosts,
+    choose_length,
+    observe_round,
+    observe_verdict,
+    trim_to_confidence,
+)
+from flashsd_ray.speculation.interfaces import Drafter, Encoder, Target
+from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
+from flashsd_ray.speculation.stopping import Detokenize, Emission, StopRules
+from flashsd_ray.types import CaptionRequest, DraftBlock, EncodedPrompt, Fill, FinishReason, Verdict
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request that has no place yet."""
+
+    request: CaptionRequest
+    prompt: EncodedPrompt | None = None  # encoded once, when it is first in the queue
+    encode_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A request whose rows are reserved."""
+
+    request: CaptionRequest
+    num_prompt_tokens: int
+    rules: StopRules
+    lengths: LengthParams
+    block: DraftBlock  # the next to be judged; in round 0 empty, which is the prefill
+    num_cached: int  # positions in the target's cache
+    stats: SpeculationStats
+    length_state: LengthState = field(default_factory=LengthState)
+
+    @property
+    def standing(self) -> Standing:
+        """Where the request stands before a round."""
+        return Standing(self.block.request_id, self.block.start, self.num_cached)
+
+
+class Lane:
+    """The unit that decodes; drives its parts one round at a time and is driven by calls of ``step``."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        target: Target,
+        drafter: Drafter,
+        config: Config,
+        *,
+        eos_token_ids: Iterable[int] = (),
+        detokenize: Detokenize | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._encoder = encoder
+        self._target = target
+        self._drafter = drafter
+        self._config = config
+        self._eos_token_ids = tuple(eos_token_ids)
+        self._detokenize = detokenize
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque()
+        self._running: dict[str, _Running] = {}
+        self._costs = RoundCosts()
+        self._num_rounds = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every submitted request has ended."""
+        return not self._waiting and not self._running
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests without a place."""
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests being prefilled or decoded."""
+        return len(self._running)
+
+    def submit(self, request: CaptionRequest) -> None:
+        """The request waits for a place; its answer comes out of later steps.
+
+        Raises:
+            InvalidRequestError: the id is in use, or a limit of the configuration is exceeded.
+            OverloadedError: too many requests are waiting.
+        """
+        scheduling, media = self._config.scheduling, self._config.media
+        in_use = {waiting.request.request_id for waiting in self._waiting} | self._running.keys()
+        if request.request_id in in_use:
+            raise InvalidRequestError(f"request {request.request_id} is submitted already")
+        if request.sampling.max_new_tokens > scheduling.max_new_tokens:
+            raise InvalidRequestError(
+                f"max_new_tokens is {request.sampling.max_new_tokens}, "
+                f"scheduling.max_new_tokens allows {scheduling.max_new_tokens}"
+            )
+        if len(request.visuals) > media.max_inputs:
+            raise InvalidRequestError(f"{len(request.visuals)} pictures, media.max_inputs allows {media.max_inputs}")
+        if request.draft_length is not None and request.draft_length < 0:
+            raise InvalidRequestError(f"draft_length must not be negative, got {request.draft_length}")
+        if len(self._waiting) >= scheduling.max_waiting:
+            raise OverloadedError(f"{len(self._waiting)} requests are waiting (scheduling.max_waiting)")
+        self._waiting.append(_Waiting(request))
+
+    def cancel(self, request_id: str) -> Chunk | None:
+        """The request has ended and its rows are free; None when it had ended before."""
+        for waiting in self._waiting:
+            if waiting.request.request_id == request_id:
+                self._waiting.remove(waiting)
+                return Chunk(request_id=request_id, finish_reason=FinishReason.CANCELLED, stats=SpeculationStats())
+        running = self._running.get(request_id)
+        if running is None:
+            return None
+        self._close(request_id)
+        return Chunk(request_id=request_id, finish_reason=FinishReason.CANCELLED, stats=running.stats)
+
+    def step(self) -> list[Chunk]:
+        """One round was run: what it added to the answers, and the requests that ended."""
+        refused = self._admit()
+        if not self._running:
+            return refused
+        began_s = self._clock()
+        plan = plan_round([running.standing for running in self._running.values()], self._config.scheduling.prefill_rows)
+        judged = [self._running[request_id] for request_id in plan.verify]
+        has_prefill = bool(plan.fill) or any(running.standing.missing > 1 for running in judged)
+        fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
+        verdicts = self._target.verify([running.block for running in judged], fills)
+        verified_s = self._clock()
+        emissions = [
+            running.rules.commit(verdict.token_ids) for running, verdict in zip(judged, verdicts, strict=True)
+        ]
+        blocks = [running.block for running in judged]
+        drafted = self._propose(judged, verdicts)
+        ended_s = self._clock()
+        if not has_prefill:
+            self._costs = observe_round(
+                self._costs,
+                LengthParams(max_length=self._drafter.max_draft_length),
+                num_drafted=drafted,
+                num_rows=sum(len(block.token_ids) + 1 for block in blocks),
+                draft_s=ended_s - verified_s,
+                verify_s=verified_s - began_s,
+            )
+        for request_id, stop in plan.fill:
+            self._running[request_id].num_cached = stop
+            self._running[request_id].stats += SpeculationStats.of_stage("prefill", ended_s - began_s)
+        times = {"verify": verified_s - began_s, "draft": ended_s - verified_s, "decode": ended_s - began_s}
+        return refused + [
+            self._account(*item, times) for item in zip(judged, blocks, verdicts, emissions, strict=True)
+        ]
+
+    def _admit(self) -> list[Chunk]:
+        refused = []
+        while self._waiting and len(self._running) < self._config.scheduling.max_running:
+            waiting = self._waiting[0]
+            try:
+                self._open(waiting)
+            except OverloadedError:
+                if self._running:
+                    break  # those that run will free rows; nobody overtakes, so nobody starves
+                raise
+            except FlashSDError as error:
+                request_id = waiting.request.request_id
+                refused.append(Chunk(request_id=request_id, finish_reason=FinishReason.ERROR, error=error))
+            self._waiting.popleft()
+        return refused
+
+    def _open(self, waiting: _Waiting) -> None:
+        request = waiting.request
+        rules = StopRules(request.sampling, self._eos_token_ids, self._detokenize)
+        if waiting.prompt is None:
+            began_s = self._clock()
+            waiting.prompt = self._encoder.encode(request.prompt, request.visuals)
+            waiting.encode_s = self._clock() - began_s
+        prompt = waiting.prompt
+        max_rows = len(prompt) + request.sampling.max_new_tokens
+        num_cached = self._target.open(request.request_id, prompt, request.sampling, max_rows)
+        try:
+            self._drafter.open(request.request_id, prompt, request.sampling, max_rows)
+        except BaseException:
+            self._target.close(request.request_id)
+            raise
+        fixed = self._config.speculation.draft_length or None
+        self._running[request.request_id] = _Running(
+            request=request,
+            num_prompt_tokens=len(prompt),
+            rules=rules,
+            lengths=LengthParams(
+                max_length=self._drafter.max_draft_length,
+                fixed_length=fixed if request.draft_length is None else request.draft_length,
+            ),
+            block=DraftBlock(request_id=request.request_id, round=0, start=len(prompt)),
+            num_cached=num_cached,
+            stats=SpeculationStats.of_stage("encode", waiting.encode_s),
+        )
+
+    def _propose(self, judged: list[_Running], verdicts: list[Verdict]) -> int:
+        """Requests that go on have their next block; returns the number of tokens drafted."""
+        self._num_rounds += 1
+        going_on = [pair for pair in zip(judged, verdicts, strict=True) if pair[0].rules.finish_reason is None]
+        if not going_on:
+            return 0
+        inputs = LengthInputs(num_running=len(going_on), lane_round=self._num_rounds, costs=self._costs)
+        lengths = []
+        for running, verdict in going_on:
+            running.length_state = observe_verdict(
+                running.length_state, len(running.block.token_ids), verdict.num_accepted, running.lengths
+            )
+            length = choose_length(inputs, running.length_state, running.lengths)
+            # The last token that may be committed is the target's own, so drafting it would be in vain.
+            lengths.append(min(length, running.rules.remaining - 1))
+        blocks = self._drafter.propose([verdict for _, verdict in going_on], lengths)
+        for (running, verdict), block in zip(going_on, blocks, strict=True):
+            running.block = trim_to_confidence(block, inputs, running.lengths)
+            running.num_cached = verdict.next_start - 1
+        return sum(len(block.token_ids) for block in blocks)
+
+    def _account(
+        self, running: _Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]
+    ) -> Chunk:
+        """The round stands in the request's totals; a request that ended with it is closed."""
+        standing = 0
+        if block.round == 0:
+            running.stats += SpeculationStats.of_prefill() + SpeculationStats.of_stage("prefill", times["decode"])
+        else:
+            round_stats = RoundStats(
+                num_draft_tokens=len(block.token_ids),
+                num_accepted_tokens=verdict.num_accepted,
+                num_new_tokens=len(emission.token_ids),
+            )
+            standing = round_stats.num_standing_tokens
+            running.stats += SpeculationStats.of_round(round_stats)
+            for stage, seconds in times.items():
+                running.stats += SpeculationStats.of_stage(stage, seconds)
+        has_ended = emission.finish_reason is not None
+        if has_ended:
+            self._close(block.request_id)
+        return Chunk(
+            request_id=block.request_id,
+            text=emission.text,
+            token_ids=emission.token_ids,
+            num_accepted=standing,
+            num_drafted=len(block.token_ids),
+            finish_reason=emission.finish_reason,
+            num_prompt_tokens=running.num_prompt_tokens,
+            stats=running.stats if has_ended else None,
+        )
+
+    def _close(self, request_id: str) -> None:
+        del self._running[request_id]
+        self._target.close(request_id)
+        self._drafter.close(request_id)

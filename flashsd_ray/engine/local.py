@@ -1,0 +1,162 @@
+"""An engine in this process: no Ray, no server; what the command line uses and what distributed runs are held against."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from flashsd_ray.config import Config
+from flashsd_ray.engine.answers import Caption, Chunk, joined
+from flashsd_ray.engine.lane import Lane
+from flashsd_ray.models.drafters import TargetView, load_drafter
+from flashsd_ray.models.encoder import LocalEncoder
+from flashsd_ray.models.pretrained import PretrainedTarget, load_target
+from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.speculation.interfaces import Drafter
+from flashsd_ray.types import CaptionRequest
+
+
+class Engine:
+    """A target, its drafter and the lane that drives them."""
+
+    def __init__(self, target: PretrainedTarget, drafter: Drafter, config: Config, *, drafter_name: str = "") -> None:
+        self.target = target
+        self.config = config
+        self.drafter_name = drafter_name or config.speculation.drafter
+        self._drafter = drafter
+        self.verifier = LocalTarget(
+            target.decoder,
+            cache_rows=config.scheduling.cache_rows,
+            context_length=target.context_length,
+            taps=taps_of(drafter),
+            rule=config.speculation.acceptance,
+            share_prefixes=config.scheduling.share_prefixes,
+        )
+        self.lane = Lane(
+            LocalEncoder(target),
+            self.verifier,
+            drafter,
+            config,
+            eos_token_ids=target.eos_token_ids,
+            detokenize=target.detokenize,
+        )
+
+    @classmethod
+    def local(cls, config: Config | None = None) -> Engine:
+        """The target and the drafter that the config names are loaded.
+
+        Raises:
+            CheckpointError: one of them is missing, damaged, unsupported or made for another target.
+            ConfigError: a name is unknown.
+        """
+        config = config or Config()
+        target = load_target(config.model.name, dtype=config.model.dtype, device=config.model.device)
+        return cls.around(target, config)
+
+    @classmethod
+    def around(cls, target: PretrainedTarget, config: Config) -> Engine:
+        """The same for a target that is loaded already.
+
+        Raises:
+            CheckpointError: the drafter is missing, damaged or made for another target.
+            ConfigError: a name is unknown.
+        """
+        drafter = load_drafter(
+            config.speculation.drafter,
+            view_of(target),
+            compressor=config.speculation.compressor,
+            rule=config.speculation.acceptance,
+            cache_rows=config.scheduling.cache_rows,
+            max_running=config.scheduling.max_running,
+        )
+        return cls(target, drafter, config)
+
+    @property
+    def compressor_name(self) -> str:
+        """What compresses the visual tokens for the drafter; ``none`` when it sees none."""
+        network = getattr(self._drafter, "network", None)
+        return "none" if network is None else str(network.config.compressor.name)
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, as torch names it."""
+        return str(self.target.decoder.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> str:
+        """Where the weights are."""
+        return str(self.target.decoder.device)
+
+    def stream(self, request: CaptionRequest) -> Iterator[Chunk]:
+        """The answer's chunks as they are committed; leaving the loop early cancels the request.
+
+        Raises:
+            OverloadedError: too many requests are waiting.
+            InvalidRequestError: a limit of the configuration is exceeded.
+        """
+        self.lane.submit(request)
+        try:
+            while not self.lane.is_idle:
+                for chunk in self.lane.step():
+                    if chunk.request_id != request.request_id:
+                        continue
+                    yield chunk
+                    if chunk.finish_reason is not None:
+                        return
+        finally:
+            self.lane.cancel(request.request_id)
+
+    def caption(self, request: CaptionRequest) -> Caption:
+        """The whole answer.
+
+        Raises:
+            FlashSDError: the request could not be answered.
+        """
+        return joined(list(self.stream(request)))
+
+    def caption_many(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
+        """All answers, decoded together, in the order in which they end; requests are taken as places come free.
+
+        Raises:
+            FlashSDError: a request could not be answered; the others are cancelled.
+        """
+        remaining = iter(requests)
+        chunks: dict[str, list[Chunk]] = defaultdict(list)
+        try:
+            while True:
+                while self.lane.num_waiting < max(1, self.config.scheduling.max_running - self.lane.num_running):
+                    request = next(remaining, None)
+                    if request is None:
+                        break
+                    chunks[request.request_id] = []
+                    self.lane.submit(request)
+                if self.lane.is_idle:
+                    return
+                for chunk in self.lane.step():
+                    chunks[chunk.request_id].append(chunk)
+                    if chunk.finish_reason is not None:
+                        yield joined(chunks.pop(chunk.request_id))
+        finally:
+            for request_id in list(chunks):
+                self.lane.cancel(request_id)
+
+
+def view_of(target: PretrainedTarget) -> TargetView:
+    """The parts of a target that its drafter shares."""
+    decoder = target.decoder
+    return TargetView(
+        hidden_size=decoder.hidden_size,
+        num_layers=decoder.num_layers,
+        vocab_size=len(decoder.lm_head),
+        embedding=decoder.embedding,
+        lm_head=decoder.lm_head,
+        rope_theta=target.rope_theta,
+        rms_norm_eps=decoder.norm_eps,
+        fingerprint=target.fingerprint,
+    )
+
+
+def taps_of(drafter: Drafter) -> Taps | None:
+    """What the drafter wants of the target's hidden states; None when it wants nothing."""
+    return Taps(drafter.tap_layers, drafter.tap_width, drafter.fuse) if drafter.tap_layers else None
+

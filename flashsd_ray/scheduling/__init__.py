@@ -1,0 +1,1 @@
+"""Pure policy: who runs, what each round forwards, how far to draft; time comes in as an argument."""
