@@ -49,6 +49,13 @@ class ModelConfig:
         default="auto", metadata={"help": "auto: bfloat16 where the device multiplies it fast, else float32"}
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1 ..."})
+    threads: int = field(
+        default=0, metadata={"help": "CPU threads of one operation; 0: one for small models, torch's choice for others"}
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when the number of threads is negative."""
+        _check(self.threads >= 0, f"model.threads must be 0 (auto) or positive, got {self.threads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,13 @@ class TableTarget:
 class _HistoryDrafter:
     """Keeps the history of every request; what to draft is left to the subclass."""
 
+    tap_layers: tuple[int, ...] = ()
+    tap_width = 0
+
+    def fuse(self, taps: Tensor) -> Tensor:  # [m, 0] -> [m, 0]
+        """Nothing is tapped."""
+        return taps
+
     def __init__(self, max_draft_length: int) -> None:
         self.max_draft_length = max_draft_length
         self.histories: dict[str, tuple[int, ...]] = {}

@@ -45,12 +45,16 @@ class Engine:
     def local(cls, config: Config | None = None) -> Engine:
         """The target and the drafter that the config names are loaded.
 
+        Effects:
+            Sets the number of CPU threads that torch uses in this process.
+
         Raises:
             CheckpointError: one of them is missing, damaged, unsupported or made for another target.
             ConfigError: a name is unknown.
         """
         config = config or Config()
         target = load_target(config.model.name, dtype=config.model.dtype, device=config.model.device)
+        target.limit_threads(config.model.threads)
         return cls.around(target, config)
 
     @classmethod

@@ -21,6 +21,7 @@ from flashsd_ray.errors import CheckpointError
 from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
 
+SMALL_MATRIX_BYTES = 2 * 2**20  # measured: below it two threads are slower than one (docs/log.md)
 BUNDLED = Path(__file__).parents[1] / "assets"
 BUNDLED_TARGETS = {"demo": BUNDLED / "demo" / "target"}
 
@@ -123,6 +124,20 @@ class PretrainedTarget:
             sample = weight[:: max(1, len(weight) // 64), :64].detach().to("cpu", torch.bfloat16).contiguous()
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()
+
+
+    def limit_threads(self, threads: int) -> int:
+        """The number of CPU threads that torch uses from now on in this process, which is returned.
+
+        With 0 a model of small matrices gets one: sharing a product of 50 us costs more than it saves, and a thread
+        that is kept waiting on a busy machine stops its partner at every one of hundreds of products per token.
+        """
+        if not threads and self.decoder.device.type == "cpu":
+            largest = max(layer.gate_up.weight.nbytes for layer in self.decoder.layers)
+            threads = 1 if largest <= SMALL_MATRIX_BYTES else 0
+        if threads:
+            torch.set_num_threads(threads)
+        return torch.get_num_threads()
 
 
 _IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size", "model_type")

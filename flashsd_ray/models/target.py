@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashsd_ray.errors import InvalidRequestError, StaleBlockError, UnknownRequestError
+from flashsd_ray.errors import InvalidRequestError, ProtocolError, StaleBlockError, UnknownRequestError
 from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.flat_batch import OpenRequest, Span, flatten, missing
 from flashsd_ray.models.kv_cache import BLOCK_ROWS, KVCache
@@ -98,6 +98,7 @@ class LocalTarget:
         Raises:
             UnknownRequestError: a request is not open.
             StaleBlockError: a block does not start where its request stands.
+            ProtocolError: a block does not fit the rows reserved for its request.
         """
         verdicts: dict[str, Verdict] = {}
         work: list[tuple[DraftBlock, Span]] = []
@@ -110,6 +111,8 @@ class LocalTarget:
                 raise StaleBlockError(
                     f"{block.request_id}: block starts at {block.start}, {len(request.token_ids)} tokens are committed"
                 )
+            elif block.start + len(block.token_ids) > request.sequence.capacity:
+                raise ProtocolError(f"{block.request_id}: block ends behind the {request.sequence.capacity} rows reserved")
             else:
                 work.append((block, missing(request, block.start, block.token_ids)))
         spans = [missing(self._request(fill.request_id), fill.stop) for fill in fills]

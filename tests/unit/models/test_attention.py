@@ -1,0 +1,62 @@
+"""Grouped attention is attention: it equals the textbook formula, in pieces too, and rows do not see their neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from flashsd_ray.models import attention
+from flashsd_ray.models.attention import causal_bias, grouped_attention, rotate, signed
+
+
+def textbook(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """One head of one sequence after the other, in float64."""
+    batch, rows, heads, width = query.shape
+    group = heads // len(keys)
+    out = torch.zeros(batch, rows, heads, width, dtype=torch.float64)
+    for b in range(batch):
+        for h in range(heads):
+            k, v = keys[h // group, b].double(), values[h // group, b].double()
+            scores = query[b, :, h].double() @ k.T * scale
+            out[b, :, h] = torch.softmax(scores if bias is None else scores + bias[b].double(), dim=-1) @ v
+    return out.view(batch, rows, heads * width)
+
+
+def random_case(batch: int, rows: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(batch * 100 + rows)
+    query = torch.randn(batch, rows, 6, 8)
+    keys, values = torch.randn(2, 3, batch, length, 8)[0], torch.randn(3, batch, length, 8)
+    return query, keys, values, causal_bias(torch.arange(batch) + length - rows - batch + 1, rows, length)
+
+
+@pytest.mark.parametrize(("batch", "rows", "length"), [(1, 1, 9), (1, 5, 9), (4, 1, 17), (3, 4, 12)])
+def test_equals_the_textbook(batch: int, rows: int, length: int) -> None:
+    query, keys, values, bias = random_case(batch, rows, length)
+    for mask in (None, bias):
+        mixed = grouped_attention(query, keys, values, mask, 0.3)
+        torch.testing.assert_close(mixed.double(), textbook(query, keys, values, mask, 0.3), atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_of_a_long_prompt_join_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, keys, values, bias = random_case(1, 20, 40)
+    whole = grouped_attention(query, keys, values, bias, 0.3)
+    monkeypatch.setattr(attention, "MAX_SCORES", 7 * 6 * 40)
+    torch.testing.assert_close(grouped_attention(query, keys, values, bias, 0.3), whole)
+
+
+def test_causal_bias_hides_exactly_the_future() -> None:
+    bias = causal_bias(torch.tensor([2, 0]), rows=2, length=5)
+    assert (bias == 0).tolist() == [
+        [[True, True, True, False, False], [True, True, True, True, False]],
+        [[True, False, False, False, False], [True, True, False, False, False]],
+    ]
+
+
+def test_rotation_is_the_one_of_llama() -> None:
+    torch.manual_seed(0)
+    heads, angles = torch.randn(5, 3, 8), torch.randn(5, 1, 4)
+    cos, sin = torch.cat((angles.cos(),) * 2, -1), torch.cat((angles.sin(),) * 2, -1)
+    first, second = heads[..., :4], heads[..., 4:]
+    expected = torch.cat((first * cos[..., :4] - second * sin[..., :4], second * cos[..., :4] + first * sin[..., :4]), -1)
+    torch.testing.assert_close(rotate(heads, cos, signed(sin)), expected)

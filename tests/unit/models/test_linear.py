@@ -1,0 +1,34 @@
+"""A packed weight changes the speed, not the product; in bfloat16 a row's product does not depend on its neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flashsd_ray.models.linear import FixedLinear, can_pack
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_is_the_product(dtype: torch.dtype, has_bias: bool) -> None:
+    torch.manual_seed(1)
+    weight, bias = torch.randn(96, 64).to(dtype), torch.randn(96).to(dtype) if has_bias else None
+    rows, residual = torch.randn(7, 64).to(dtype), torch.randn(7, 96).to(dtype)
+    linear = FixedLinear(weight, bias)
+    expected = F.linear(rows.double(), weight.double(), None if bias is None else bias.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(linear(rows).double(), expected, atol=tolerance, rtol=tolerance)
+    added = linear.plus(residual, rows).double()
+    torch.testing.assert_close(added, expected + residual.double(), atol=5 * tolerance, rtol=tolerance)
+
+
+@pytest.mark.skipif(not can_pack(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 products")
+@pytest.mark.parametrize(("outputs", "inputs"), [(1536, 320), (320, 768), (448, 320)])
+def test_a_packed_row_does_not_depend_on_its_neighbours(outputs: int, inputs: int) -> None:
+    torch.manual_seed(2)
+    linear = FixedLinear((torch.randn(outputs, inputs) / 20).bfloat16())
+    rows = torch.randn(64, inputs).bfloat16()
+    alone = torch.cat([linear(rows[index : index + 1]) for index in range(len(rows))])
+    for count in (2, 9, 17, 64):
+        assert torch.equal(linear(rows[:count]), alone[:count])
