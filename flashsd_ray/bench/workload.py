@@ -1,0 +1,30 @@
+"""Held-out clips of the demo world, each with its own question; no two have the same pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flashsd_ray.bench.speculation import Question
+from flashsd_ray.training.world.language import converse
+from flashsd_ray.training.world.render import clip
+from flashsd_ray.types import VisualInput
+
+FIRST_SEED = 910_000  # away from the seeds that validation during training looks at
+CLIP_PIXELS = 192  # not the processor's own size, so that resizing is part of it
+
+
+def held_out_questions(count: int, *, frame_count: int = 8, detailed: bool = True) -> list[Question]:
+    """``count`` clips that no training saw, asked for a detailed caption or for a mixture of tasks."""
+    questions = []
+    for index in range(count):
+        shown = clip(FIRST_SEED + index, "heldout", frame_count=frame_count, size_px=CLIP_PIXELS)
+        task = "detail" if detailed or index % 3 else "short"
+        video = VisualInput(
+            kind="video",
+            frames=shown.frames,
+            timestamps_s=np.asarray(shown.timestamps_s),
+            source=f"held-out clip {FIRST_SEED + index}",
+            duration_s=shown.scene.duration_s,
+        )
+        questions.append(Question(converse(shown.scene, task, index).prompt, video))
+    return questions
