@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,24 +20,50 @@ def judge_blocks(
     samplings: Sequence[SamplingParams],  # of the request of each block
     rule: AcceptanceRule,
 ) -> list[Judgement]:
-    """What judge says of each block, in order; greedy and coupled blocks share one draw and one transfer.
+    """What judge says of each block, in order.
 
     Raises:
         ProtocolError: the logits or a proposal do not fit the drafts.
     """
-    widths = [len(block.token_ids) + 1 for block in blocks]
-    spans = list(pairwise(accumulate(widths, initial=0)))
-    if len(target_logits) != sum(widths):
-        raise ProtocolError(f"{len(blocks)} blocks need {sum(widths)} rows of logits, got {len(target_logits)}")
-    followed = [rule == "coupled" or sampling.is_greedy for sampling in samplings]
-    if not all(followed):
-        # Rejection asks for one draw after another, so each block is judged on its own.
-        rows = [target_logits[first:last] for first, last in spans]
-        return [judge(*one, rule) for one in zip(rows, blocks, samplings, strict=True)]
-    row_samplings = [s for s, width in zip(samplings, widths, strict=True) for _ in range(width)]
-    positions = [block.start + row for block, width in zip(blocks, widths, strict=True) for row in range(width)]
-    choices = keyed_choice(target_logits, row_samplings, positions).tolist()
-    return [accept_prefix(choices[a:b], block.token_ids) for (a, b), block in zip(spans, blocks, strict=True)]
+    firsts = list(accumulate((len(block.token_ids) + 1 for block in blocks), initial=0))
+    num_rows = firsts.pop()
+    if len(target_logits) != num_rows:
+        raise ProtocolError(f"{len(blocks)} blocks need {num_rows} rows of logits, got {len(target_logits)}")
+    judgements: dict[int, Judgement] = {}
+    greedy = [index for index, sampling in enumerate(samplings) if sampling.is_greedy]
+    sampled = [index for index, sampling in enumerate(samplings) if not sampling.is_greedy]
+    argmax_ids = target_logits.argmax(-1).tolist() if greedy else []
+    for index in greedy:
+        judgements[index] = accept_prefix(argmax_ids[firsts[index] :], blocks[index].token_ids)
+    if rule == "coupled":
+        judgements |= _judge_coupled(target_logits, firsts, blocks, samplings, sampled)
+    else:
+        for index in sampled:
+            rows = target_logits[firsts[index] : firsts[index] + len(blocks[index].token_ids) + 1]
+            judgements[index] = judge(rows, blocks[index], samplings[index], rule)
+    return [judgements[index] for index in range(len(blocks))]
+
+
+def _judge_coupled(
+    target_logits: Tensor,  # [R, V] float
+    firsts: Sequence[int],  # row of each block's anchor
+    blocks: Sequence[DraftBlock],
+    samplings: Sequence[SamplingParams],
+    judged: Sequence[int],  # indices of blocks
+) -> dict[int, Judgement]:
+    """Position by position, all blocks that still stand together: no row behind a rejected draft is drawn from."""
+    choices: dict[int, list[int]] = {index: [] for index in judged}
+    standing = list(judged)
+    row = 0
+    while standing:
+        logits = target_logits[[firsts[index] + row for index in standing]]
+        positions = [blocks[index].start + row for index in standing]
+        drawn = keyed_choice(logits, [samplings[index] for index in standing], positions).tolist()
+        for index, token_id in zip(standing, drawn, strict=True):
+            choices[index].append(token_id)
+        standing = [index for index in standing if blocks[index].token_ids[row : row + 1] == (choices[index][row],)]
+        row += 1
+    return {index: Judgement(len(drawn) - 1, tuple(drawn)) for index, drawn in choices.items()}
 
 
 def judge_greedy_batch(

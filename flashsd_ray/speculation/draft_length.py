@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate
 from operator import mul
 
@@ -24,6 +25,10 @@ Averages = tuple[tuple[float, float], ...]
 
 # A clock may say zero; a speed must not be infinite.
 _SHORTEST_S = 1e-9
+# Verdicts that the rate assumed at first counts for, and one.
+_FIRST_RATE_WEIGHT = 3.0
+# Rounds between two trials of lengths whose cost under the present load was never measured; plain comes first.
+_CALIBRATION_INTERVAL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +38,11 @@ class LengthParams:
     max_length: int  # most tokens the drafter can draft
     fixed_length: int | None = None  # drafted always, unless the drafter cannot; None: adapt
     min_speedup: float = 1.05  # below it nothing is drafted; the margin keeps noise from switching to and fro
-    smoothing: float = 0.1  # weight of a new observation in every moving average
     first_rate: float = 0.7  # acceptance assumed before any is seen: high, so that drafting gets its chance
-    # Rounds between two trials of the road not taken; one in so many rounds costs about one percent.
-    trial_interval: int = 64
+    rate_smoothing: float = 0.03  # weight of a verdict: more, and a run of bad luck would close the gate
+    cost_smoothing: float = 0.1  # weight of a measured time: more would follow the noise, less lag behind the load
+    # Rounds between two trials of the road not taken: other lengths where drafting pays, one draft where it does not.
+    trial_interval: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,7 @@ class LengthState:
     # [i]: how often draft i + 1 stands when those before it do. Conditional rates, because a short block says nothing
     # about the positions after it and a rejected draft says nothing about those behind.
     rates: tuple[float, ...] = ()
+    num_seen: tuple[int, ...] = ()  # [i]: verdicts behind rates[i]
 
     def survival(self, params: LengthParams) -> tuple[float, ...]:  # length max_length, falling
         """Probability that the first 1, 2 .. drafts all stand; unseen positions behave like the last seen one."""
@@ -66,8 +73,8 @@ class LengthState:
 class LengthInputs:
     """What the round to come looks like."""
 
+    lane_round: int  # rounds run for all requests together, so that their trials coincide
     num_running: int = 1  # requests decoded together, this one included
-    lane_round: int = 1  # rounds that all requests together have run, so that trials of a lane coincide
     costs: RoundCosts = field(default_factory=RoundCosts)
 
 
@@ -75,34 +82,39 @@ def choose_length(inputs: LengthInputs, state: LengthState, params: LengthParams
     """Tokens to draft in the next round: the length of highest expected speed-up, or 0 where drafting does not pay."""
     if params.fixed_length is not None:
         return min(params.fixed_length, params.max_length)
-    if params.max_length == 0:
-        return 0
-    speedups = [expected_speedup(length, inputs, state, params) for length in range(1, params.max_length + 1)]
+    speedups = expected_speedups(inputs, state, params)
     best = max(range(len(speedups)), key=speedups.__getitem__)
     pays = speedups[best] >= params.min_speedup
-    is_trial = inputs.lane_round % params.trial_interval == 0
-    return best + 1 if pays != is_trial else 0
+    trial = _trial_length(inputs, params, pays)
+    if trial is not None:
+        return trial
+    return best if pays else 0
 
 
-def expected_speedup(length: int, inputs: LengthInputs, state: LengthState, params: LengthParams) -> float:
-    """Expected tokens per second of drafting so many tokens, over plain decoding; tau when no cost is known yet."""
-    tau = 1.0 + sum(state.survival(params)[:length])
-    plain_s = predict_s(inputs.costs.verify_s, inputs.num_running)
-    verify_s = predict_s(inputs.costs.verify_s, inputs.num_running * (length + 1))
-    draft_s = predict_s(inputs.costs.draft_s, inputs.num_running * length)
-    if plain_s is None or verify_s is None:
-        return tau
-    return tau * plain_s / max(verify_s + (draft_s or 0.0), _SHORTEST_S)
+def expected_speedups(
+    inputs: LengthInputs, state: LengthState, params: LengthParams
+) -> list[float]:  # length max_length + 1
+    """Expected tokens per second of drafting 0, 1, 2 .. tokens, over plain decoding; tau while no cost is known."""
+    taus = accumulate(state.survival(params), initial=1.0)
+    seconds = _round_seconds(inputs.num_running, inputs.costs, params.max_length)
+    return [tau * seconds[0] / spent_s for tau, spent_s in zip(taus, seconds, strict=True)]
 
 
 def observe_verdict(state: LengthState, num_drafted: int, num_accepted: int, params: LengthParams) -> LengthState:
-    """The state after a block of which so many drafts stood."""
-    rates = list(state.rates)
+    """The state after a block of which so many drafts stood; an empty block says nothing."""
+    rates, num_seen = list(state.rates), list(state.num_seen)
     for position in range(min(num_drafted, num_accepted + 1)):
         if position == len(rates):
             rates.append(rates[-1] if rates else params.first_rate)
-        rates[position] += params.smoothing * (float(position < num_accepted) - rates[position])
-    return replace(state, rates=tuple(rates))
+            num_seen.append(0)
+        # The first verdicts weigh as in a plain mean, so that a request finds its length within some rounds.
+        weight = max(params.rate_smoothing, 1.0 / (num_seen[position] + _FIRST_RATE_WEIGHT))
+        rates[position] += weight * (float(position < num_accepted) - rates[position])
+        num_seen[position] += 1
+    for position in range(num_drafted or len(rates), len(rates)):
+        # A position that is not drafted any more slowly gets the hope of the one before it, so that it is tried again.
+        rates[position] += params.rate_smoothing * (rates[position - 1] - rates[position])
+    return LengthState(rates=tuple(rates), num_seen=tuple(num_seen))
 
 
 def observe_round(
@@ -116,8 +128,8 @@ def observe_round(
 ) -> RoundCosts:
     """The costs after a round that took so long; rounds with prefill in them should not be shown."""
     return RoundCosts(
-        draft_s=_observe(costs.draft_s, num_drafted, draft_s, params.smoothing) if num_drafted else costs.draft_s,
-        verify_s=_observe(costs.verify_s, num_rows, verify_s, params.smoothing),
+        draft_s=_observe(costs.draft_s, num_drafted, draft_s, params.cost_smoothing) if num_drafted else costs.draft_s,
+        verify_s=_observe(costs.verify_s, num_rows, verify_s, params.cost_smoothing),
     )
 
 
@@ -146,15 +158,38 @@ def trim_to_confidence(block: DraftBlock, inputs: LengthInputs, params: LengthPa
     adapts = params.fixed_length is None and bool(inputs.costs.verify_s)
     if block.confidence is None or block.proposal is not None or not adapts:
         return block
-    survival: list[float] = list(accumulate(block.confidence, mul))
-    spent_s = predict_s(inputs.costs.draft_s, inputs.num_running * len(survival)) or 0.0
-
-    def tokens_per_s(length: int) -> float:
-        verify_s = predict_s(inputs.costs.verify_s, inputs.num_running * (length + 1)) or 0.0
-        return (1.0 + sum(survival[:length])) / max(spent_s + verify_s, _SHORTEST_S)
-
-    length = max(range(len(survival) + 1), key=tokens_per_s)
+    taus = accumulate(accumulate(block.confidence, mul), initial=1.0)
+    # The draft is paid for already, so every length bears the same part of it.
+    spent_s = predict_s(inputs.costs.draft_s, inputs.num_running * len(block.token_ids)) or 0.0
+    rows = range(inputs.num_running, inputs.num_running * (len(block.token_ids) + 1) + 1, inputs.num_running)
+    verify_s = [predict_s(inputs.costs.verify_s, num_rows) or 0.0 for num_rows in rows]
+    gains = [tau / max(spent_s + seconds, _SHORTEST_S) for tau, seconds in zip(taus, verify_s, strict=True)]
+    length = max(range(len(gains)), key=gains.__getitem__)
     return replace(block, token_ids=block.token_ids[:length], confidence=block.confidence[:length])
+
+
+@lru_cache(maxsize=16)  # asked once for every request of a round, with the same answer
+def _round_seconds(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
+    """Seconds of a round in which every request drafts 0, 1, 2 .. tokens; all the same while nothing was measured."""
+    seconds = []
+    for length in range(max_length + 1):
+        verify_s = predict_s(costs.verify_s, num_running * (length + 1))
+        draft_s = predict_s(costs.draft_s, num_running * length) if length else None
+        seconds.append(max((verify_s or 0.0) + (draft_s or 0.0), _SHORTEST_S) if verify_s is not None else 1.0)
+    return tuple(seconds)
+
+
+def _trial_length(inputs: LengthInputs, params: LengthParams, pays: bool) -> int | None:
+    """The length to try in this round for the sake of knowledge; None: use what is known."""
+    ladder = [2**step - 1 for step in range(params.max_length.bit_length() + 1) if 2**step - 1 <= params.max_length]
+    if inputs.lane_round % _CALIBRATION_INTERVAL == 1:
+        measured = {_bucket(size) for size, _ in inputs.costs.verify_s}
+        unknown = (length for length in ladder if _bucket(inputs.num_running * (length + 1)) not in measured)
+        return next(unknown, None)
+    num_trials, rest = divmod(inputs.lane_round, params.trial_interval)
+    if rest:
+        return None
+    return ladder[num_trials % len(ladder)] if pays else 1
 
 
 def _observe(averages: Averages, size: int, seconds: float, smoothing: float) -> Averages:

@@ -93,12 +93,13 @@ def keyed_uniforms(
 ) -> Tensor:  # [.., S] float64 in (0, 1)
     """The uniform numbers that belong to each key and each token; equal to keyed_uniform bit for bit."""
     bits = keys.unsqueeze(-1) + (token_ids + 1) * _signed(_INCREMENT)
+    # In place: over a vocabulary the memory traffic is what costs.
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         # int64 shifts copy the sign bit; the mask makes the shift a logical one.
-        bits = bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))
-        bits = bits * _signed(multiplier) if multiplier != 1 else bits
-    high = (bits >> (64 - _UNIFORM_BITS)) & ((1 << _UNIFORM_BITS) - 1)
-    return (high.to(torch.float64) + 0.5) * 2.0**-_UNIFORM_BITS
+        bits ^= (bits >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        bits *= _signed(multiplier)
+    high = (bits >> (64 - _UNIFORM_BITS)).bitwise_and_((1 << _UNIFORM_BITS) - 1)
+    return high.to(torch.float64).add_(0.5).mul_(2.0**-_UNIFORM_BITS)
 
 
 def key_tensor(keys: list[int], device: torch.device | None = None) -> Tensor:  # [R] int64
@@ -122,8 +123,8 @@ def gumbel_choice(
     """
     if token_ids is None:
         token_ids = torch.arange(probs.shape[-1], device=probs.device)
-    clocks = -keyed_uniforms(keys, token_ids).log()
-    winners = (probs / clocks).argmax(-1, keepdim=True)
+    clocks = keyed_uniforms(keys, token_ids).log_().neg_()
+    winners = torch.div(probs, clocks, out=clocks).argmax(-1, keepdim=True)
     return token_ids.expand(probs.shape).gather(-1, winners).squeeze(-1)
 
 

@@ -13,7 +13,9 @@ from flashsd_ray.speculation.randomness import Purpose, draw_key, gumbel_choice,
 from flashsd_ray.types import Proposal, SamplingParams
 
 # A nucleus rarely holds more tokens than this; finding so many is ten times cheaper than sorting a vocabulary.
-_NUCLEUS_GUESS = 1024
+_NUCLEUS_GUESS = 256
+# Elements that are warped at a time: on a CPU what stays in its cache, elsewhere what keeps temporaries small.
+_CPU_CHUNK, _DEVICE_CHUNK = 2**16, 2**24
 
 
 def warp(
@@ -55,10 +57,12 @@ def keyed_choice(
     for row, sampling in enumerate(samplings):
         if not sampling.is_greedy:
             groups[sampling.temperature, sampling.top_k, sampling.top_p].append(row)
-    for rows in groups.values():
-        keys = [draw_key(samplings[row].seed, positions[row], Purpose.TOKEN) for row in rows]
-        probs = warp(logits if len(rows) == len(logits) else logits[rows], samplings[rows[0]])
-        token_ids[rows] = gumbel_choice(probs, key_tensor(keys, logits.device), vocabulary)
+    chunk = max(1, (_CPU_CHUNK if logits.device.type == "cpu" else _DEVICE_CHUNK) // logits.shape[-1])
+    for group in groups.values():
+        for rows in (group[first : first + chunk] for first in range(0, len(group), chunk)):
+            keys = [draw_key(samplings[row].seed, positions[row], Purpose.TOKEN) for row in rows]
+            probs = warp(logits[rows], samplings[rows[0]])
+            token_ids[rows] = gumbel_choice(probs, key_tensor(keys, logits.device), vocabulary)
     return token_ids
 
 

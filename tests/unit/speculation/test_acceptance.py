@@ -23,7 +23,7 @@ PLAIN = SamplingParams(temperature=1.0)
 slow = settings(deadline=None, max_examples=25)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.data(), st.integers(1, 6))
 def test_one_draft_leaves_the_law_of_the_target_unchanged(data: st.DataObject, vocab_size: int) -> None:
     target_probs = [data.draw(simplexes(vocab_size)) for _ in range(2)]

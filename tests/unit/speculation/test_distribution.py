@@ -8,21 +8,16 @@ from collections.abc import Callable
 import pytest
 from scipy import stats
 
+from flashsd_ray.speculation import acceptance
 from flashsd_ray.speculation.acceptance import AcceptanceRule
 from flashsd_ray.speculation.decode import decode, run_to_end
 from flashsd_ray.speculation.interfaces import Drafter
 from flashsd_ray.types import SamplingParams
-from tests.fakes import (
-    CoupledDrafter,
-    ProposalDrafter,
-    ScriptDrafter,
-    TableTarget,
-    seeded_logits,
-    token_prompt,
-)
+from tests.fakes import CoupledDrafter, Judge, ProposalDrafter, ScriptDrafter, TableTarget, seeded_logits, token_prompt
 from tests.unit.speculation.laws import reference_warp
+from tests.unit.speculation.test_mutants import MUTANTS, mutant
 
-VOCAB_SIZE, NUM_SAMPLES, NUM_TOKENS = 8, 1500, 4
+VOCAB_SIZE, NUM_SAMPLES, NUM_TOKENS = 8, 800, 4
 TARGET = seeded_logits(VOCAB_SIZE, 11, spread=1.2)
 NEAR = seeded_logits(VOCAB_SIZE, 12, spread=0.4)
 DRAFTERS: dict[str, Callable[[], Drafter]] = {
@@ -35,7 +30,7 @@ DRAFTERS: dict[str, Callable[[], Drafter]] = {
 
 def sampling(seed: int) -> SamplingParams:
     """A warp that matters: T != 1 and a nucleus smaller than the vocabulary."""
-    return SamplingParams(temperature=1.4, top_p=0.85, seed=seed, max_new_tokens=NUM_TOKENS)
+    return SamplingParams(temperature=0.6, top_p=0.9, seed=seed, max_new_tokens=NUM_TOKENS)
 
 
 def expected_counts() -> dict[tuple[int, ...], float]:
@@ -49,6 +44,16 @@ def expected_counts() -> dict[tuple[int, ...], float]:
                 grown[key] = grown.get(key, 0.0) + weight * prob
         laws = grown
     return {key: weight * NUM_SAMPLES for key, weight in laws.items() if weight > 0}
+
+
+def sample(rule: AcceptanceRule, name: str, judge: Judge | None = None) -> Counter[tuple[int, ...]]:
+    """How often each pair of the last two tokens is seen."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    drafter = DRAFTERS[name]()
+    for seed in range(NUM_SAMPLES):
+        rounds = decode("r", token_prompt((0, 1)), sampling(seed), TableTarget(TARGET, rule, judge), drafter)
+        counts[run_to_end(rounds).token_ids[-2:]] += 1
+    return counts
 
 
 def chi_square(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> float:
@@ -69,9 +74,14 @@ def chi_square(counts: Counter[tuple[int, ...]], expected: dict[tuple[int, ...],
     [("coupled", "same noise"), *(("rejection", name) for name in DRAFTERS)],
 )
 def test_speculative_samples_have_the_targets_distribution(rule: AcceptanceRule, name: str) -> None:
-    counts: Counter[tuple[int, ...]] = Counter()
-    drafter = DRAFTERS[name]()
-    for seed in range(NUM_SAMPLES):
-        rounds = decode("r", token_prompt((0, 1)), sampling(seed), TableTarget(TARGET, rule), drafter)
-        counts[run_to_end(rounds).token_ids[-2:]] += 1
-    assert chi_square(counts, expected_counts()) > 1e-3
+    assert chi_square(sample(rule, name), expected_counts()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("mutation", "name"),
+    [("residual is the target", "proposal"), ("recovery follows the noise of the drafter", "same noise")],
+)
+def test_a_mutant_has_another_distribution(mutation: str, name: str) -> None:
+    _, old, new = MUTANTS[mutation]
+    counts = sample("rejection", name, mutant(acceptance, old, new).judge)
+    assert chi_square(counts, expected_counts()) < 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
 
 import pytest
 import torch
@@ -32,12 +33,13 @@ def random_logits(seed: int, *shape: int) -> Tensor:
 
 def transformers_warp(logits: Tensor, params: SamplingParams) -> Tensor:
     """What transformers' generate draws from."""
+    context = torch.zeros(len(logits), 1, dtype=torch.int64)
     warpers = LogitsProcessorList([TemperatureLogitsWarper(params.temperature)])
     if params.top_k:
         warpers.append(TopKLogitsWarper(params.top_k))
     if params.top_p < 1.0:
         warpers.append(TopPLogitsWarper(params.top_p))
-    return torch.softmax(warpers(torch.LongTensor([[0]]).expand(len(logits), 1), logits), dim=-1)
+    return torch.softmax(warpers(cast(torch.LongTensor, context), cast(torch.FloatTensor, logits)), dim=-1)
 
 
 @settings(deadline=None, max_examples=150)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 from flashsd_ray.errors import InvalidRequestError
 from flashsd_ray.speculation.stopping import StopRules, TextStream
@@ -23,6 +25,24 @@ def from_bytes(token_ids: Sequence[int]) -> str:
 def from_words(token_ids: Sequence[int]) -> str:
     """A SentencePiece-like tokenizer: words carry their space, and a text does not begin with one."""
     return "".join(" abc"[token_id % 4] + "xyz"[token_id % 3] for token_id in token_ids).removeprefix(" ")
+
+
+@lru_cache
+def llama_like() -> Tokenizer:
+    """A real SentencePiece-style tokenizer: spaces inside tokens, bytes for characters that it does not know."""
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abc", "\u2581a", "\u2581b", "ab", "bc"]
+    model = models.BPE(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[("\u2581", "a"), ("\u2581", "b"), ("a", "b"), ("b", "c")],
+        unk_token="<unk>",
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
@@ -58,6 +78,15 @@ def test_pieces_join_to_the_text_before_the_first_stop_string(text: str, stop: l
 def test_spaces_between_words_are_kept(token_ids: list[int], stop: list[str]) -> None:
     stream = TextStream(from_words, stop)
     assert ("".join(stream_all(stream, token_ids)), stream.is_stopped) == cut_at_stop(from_words(token_ids), stop)
+
+
+@settings(deadline=None)
+@given(text=st.text("abc é😀", max_size=20), stop=stops)
+def test_a_real_tokenizer_streams_its_text(text: str, stop: list[str]) -> None:
+    token_ids = llama_like().encode(text).ids
+    stream = TextStream(lambda ids: str(llama_like().decode(list(ids))), stop)
+    pieces = stream_all(stream, token_ids)
+    assert ("".join(pieces), stream.is_stopped) == cut_at_stop(text, stop)
 
 
 @given(st.lists(st.one_of(st.sampled_from(list("aé😀".encode())), st.integers(0, 300)), max_size=15))
