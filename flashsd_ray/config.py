@@ -72,7 +72,9 @@ class SpeculationConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError when the draft length is negative."""
-        _check(self.draft_length >= 0, f"speculation.draft_length must be 0 (auto) or positive, got {self.draft_length}")
+        _check(
+            self.draft_length >= 0, f"speculation.draft_length must be 0 (auto) or positive, got {self.draft_length}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,10 @@ class SchedulingConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError when a limit is not positive."""
         for item in fields(self):
-            _check(getattr(self, item.name) > 0 or item.name == "share_prefixes", f"scheduling.{item.name} must be positive")
+            _check(
+                getattr(self, item.name) > 0 or item.name == "share_prefixes",
+                f"scheduling.{item.name} must be positive",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

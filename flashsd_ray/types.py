@@ -81,7 +81,9 @@ class VisualInput:
         """Raises InvalidRequestError when the frames are not [F, H, W, 3] uint8 with one timestamp each."""
         shape = self.frames.shape
         if len(shape) != 4 or shape[3] != 3 or 0 in shape or str(self.frames.dtype) != "uint8":
-            raise InvalidRequestError(f"frames must be [F, H, W, 3] uint8 and not empty, got {shape} {self.frames.dtype}")
+            raise InvalidRequestError(
+                f"frames must be [F, H, W, 3] uint8 and not empty, got {shape} {self.frames.dtype}"
+            )
         if len(self.timestamps_s) != shape[0]:
             raise InvalidRequestError(f"{shape[0]} frames need as many timestamps, got {len(self.timestamps_s)}")
         if self.kind == "image" and shape[0] != 1:

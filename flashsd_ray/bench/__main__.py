@@ -1,4 +1,4 @@
-"""Measure: ``python -m flashsd_ray.bench transformers`` and ``python -m flashsd_ray.bench speculation``.
+"""Measure: ``python -m flashsd_ray.bench {transformers,speculation,equality}``.
 
 Results go to the terminal as a Markdown table and, with --output, to a JSON file with the machine beside them.
 """
@@ -52,7 +52,30 @@ def _parser() -> argparse.ArgumentParser:
     gain.add_argument("--temperature", type=float, default=0.0)
     gain.add_argument("--max-new-tokens", type=int, default=128)
     gain.set_defaults(measure=_speculation)
+    equality = verbs.add_parser("equality", parents=[common], help="every drafter and compressor against generate")
+    equality.add_argument("--clips", type=int, default=200)
+    equality.add_argument("--max-new-tokens", type=int, default=96)
+    equality.set_defaults(measure=_equality)
     return parser
+
+
+def _equality(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from flashsd_ray.bench.equality import compare_all
+    from flashsd_ray.bench.workload import held_out_questions
+    from flashsd_ray.models.pretrained import load_target
+
+    target = load_target(arguments.model, dtype="float32" if arguments.dtype == "auto" else arguments.dtype)
+    target.limit_threads(arguments.threads)
+    questions = held_out_questions(arguments.clips, detailed=False)
+    print("| drafter | compressor | batch | identical to generate | tau |\n|---|---|---|---|---|")
+    rows = []
+    for row in compare_all(target, questions, max_new_tokens=arguments.max_new_tokens):
+        print(
+            f"| {row.drafter} | {row.compressor} | {row.batch_size} | {row.num_identical}/{row.num_clips} | {row.tau:.2f} |",
+            flush=True,
+        )
+        rows.append(row.as_dict())
+    return rows
 
 
 def _against_transformers(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -69,7 +69,9 @@ def compare(
         ]
         order = ("generate", "engine") if repeat % 2 else ("engine", "generate")
         for name in order:
-            seconds = _time_generate(target, inputs, num_tokens) if name == "generate" else _time_engine(engine, requests)
+            seconds = (
+                _time_generate(target, inputs, num_tokens) if name == "generate" else _time_engine(engine, requests)
+            )
             if repeat:
                 times[name].append(seconds)
     tokens = batch_size * num_tokens * repeats

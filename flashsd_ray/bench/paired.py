@@ -40,7 +40,7 @@ def speed_ratio(
     if not baseline_s or len(baseline_s) != len(product_s):
         raise ValueError(f"pairs are needed, got {len(baseline_s)} and {len(product_s)} times")
     pairs = list(zip(baseline_s, product_s, strict=True))
-    chosen = random.Random(seed)  # noqa: S311 - statistics, not secrets
+    chosen = random.Random(seed)
     ratios = sorted(_ratio(chosen.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     tail = round((1 - CONFIDENCE) / 2 * RESAMPLES)
     return Ratio(_ratio(pairs), ratios[tail], ratios[-tail - 1], len(pairs))

@@ -65,15 +65,16 @@ def measure(
     digests = {question.visual.digest for question in questions}
     if not questions or len(digests) != len(questions):
         raise ValueError(f"{len(questions)} clips with {len(digests)} different contents; distinct ones are needed")
-    _answer(engine, questions[:batch_size], sampling, DRAFTED)
-    _answer(engine, questions[:batch_size], sampling, PLAIN)
+    warm_up = questions[:batch_size]
+    answer(engine, warm_up, [sampling] * len(warm_up), DRAFTED)
+    answer(engine, warm_up, [sampling] * len(warm_up), PLAIN)
     times: dict[int | None, list[float]] = {PLAIN: [], DRAFTED: []}
     totals = {PLAIN: SpeculationStats(), DRAFTED: SpeculationStats()}
     num_identical = 0
     for number, batch in enumerate(_batches(questions, batch_size)):
         answers = {}
         for draft_length in (PLAIN, DRAFTED) if number % 2 else (DRAFTED, PLAIN):
-            captions = _answer(engine, batch, sampling, draft_length)
+            captions = answer(engine, batch, [sampling] * len(batch), draft_length)
             answers[draft_length] = captions
             # Decoded together, so the longest of the batch took all the time there was.
             times[draft_length].append(max(caption.stats.seconds["decode"] for caption in captions.values()))
@@ -90,9 +91,13 @@ def measure(
     )
 
 
-def _answer(
-    engine: Engine, batch: Sequence[Question], sampling: SamplingParams, draft_length: int | None
-) -> dict[str, Caption]:
+def answer(
+    engine: Engine,
+    batch: Sequence[Question],
+    samplings: Sequence[SamplingParams],  # one for each question
+    draft_length: int | None,
+) -> dict[str, Caption]:  # by digest of the clip
+    """All questions are answered, decoded together."""
     requests = [
         CaptionRequest(
             request_id=question.visual.digest,
@@ -101,7 +106,7 @@ def _answer(
             sampling=sampling,
             draft_length=draft_length,
         )
-        for question in batch
+        for question, sampling in zip(batch, samplings, strict=True)
     ]
     return {caption.request_id: caption for caption in engine.caption_many(requests)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flashsd_ray.bench.speculation import Question
-from flashsd_ray.training.world.language import converse
+from flashsd_ray.training.world.language import Task, converse
 from flashsd_ray.training.world.render import clip
 from flashsd_ray.types import VisualInput
 
@@ -18,7 +18,7 @@ def held_out_questions(count: int, *, frame_count: int = 8, detailed: bool = Tru
     questions = []
     for index in range(count):
         shown = clip(FIRST_SEED + index, "heldout", frame_count=frame_count, size_px=CLIP_PIXELS)
-        task = "detail" if detailed or index % 3 else "short"
+        task: Task = "detail" if detailed or index % 3 else "short"
         video = VisualInput(
             kind="video",
             frames=shown.frames,

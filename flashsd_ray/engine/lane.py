@@ -141,35 +141,37 @@ class Lane:
         refused = self._admit()
         if not self._running:
             return refused
-        began_s = self._clock()
-        plan = plan_round([running.standing for running in self._running.values()], self._config.scheduling.prefill_rows)
+        standings = [running.standing for running in self._running.values()]
+        plan = plan_round(standings, self._config.scheduling.prefill_rows)
         judged = [self._running[request_id] for request_id in plan.verify]
-        has_prefill = bool(plan.fill) or any(running.standing.missing > 1 for running in judged)
-        fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
-        verdicts = self._target.verify([running.block for running in judged], fills)
-        verified_s = self._clock()
-        emissions = [
-            running.rules.commit(verdict.token_ids) for running, verdict in zip(judged, verdicts, strict=True)
-        ]
         blocks = [running.block for running in judged]
-        drafted = self._propose(judged, verdicts)
+        has_prefill = bool(plan.fill) or any(running.standing.missing > 1 for running in judged)
+        began_s = self._clock()
+        fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
+        verdicts = self._target.verify(blocks, fills)
+        verified_s = self._clock()
+        emissions = [running.rules.commit(verdict.token_ids) for running, verdict in zip(judged, verdicts, strict=True)]
+        num_drafted = self._propose(judged, verdicts)
         ended_s = self._clock()
-        if not has_prefill:
-            self._costs = observe_round(
-                self._costs,
-                LengthParams(max_length=self._drafter.max_draft_length),
-                num_drafted=drafted,
-                num_rows=sum(len(block.token_ids) + 1 for block in blocks),
-                draft_s=ended_s - verified_s,
-                verify_s=verified_s - began_s,
-            )
-        for request_id, stop in plan.fill:
-            self._running[request_id].num_cached = stop
-            self._running[request_id].stats += SpeculationStats.of_stage("prefill", ended_s - began_s)
         times = {"verify": verified_s - began_s, "draft": ended_s - verified_s, "decode": ended_s - began_s}
-        return refused + [
-            self._account(*item, times) for item in zip(judged, blocks, verdicts, emissions, strict=True)
-        ]
+        if not has_prefill:
+            self._observe_costs(num_drafted, blocks, times)
+        for fill in fills:
+            filling = self._running[fill.request_id]
+            filling.num_cached = fill.stop
+            filling.stats += SpeculationStats.of_stage("prefill", times["decode"])
+        rounds = zip(judged, blocks, verdicts, emissions, strict=True)
+        return refused + [self._account(*round_of_one, times) for round_of_one in rounds]
+
+    def _observe_costs(self, num_drafted: int, blocks: list[DraftBlock], times: dict[str, float]) -> None:
+        self._costs = observe_round(
+            self._costs,
+            LengthParams(max_length=self._drafter.max_draft_length),
+            num_drafted=num_drafted,
+            num_rows=sum(len(block.token_ids) + 1 for block in blocks),
+            draft_s=times["draft"],
+            verify_s=times["verify"],
+        )
 
     def _admit(self) -> list[Chunk]:
         refused = []

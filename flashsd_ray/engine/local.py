@@ -23,7 +23,7 @@ class Engine:
         self.target = target
         self.config = config
         self.drafter_name = drafter_name or config.speculation.drafter
-        self._drafter = drafter
+        self.drafter = drafter
         self.verifier = LocalTarget(
             target.decoder,
             cache_rows=config.scheduling.cache_rows,
@@ -78,7 +78,7 @@ class Engine:
     @property
     def compressor_name(self) -> str:
         """What compresses the visual tokens for the drafter; ``none`` when it sees none."""
-        network = getattr(self._drafter, "network", None)
+        network = getattr(self.drafter, "network", None)
         return "none" if network is None else str(network.config.compressor.name)
 
     @property
@@ -163,4 +163,3 @@ def view_of(target: PretrainedTarget) -> TargetView:
 def taps_of(drafter: Drafter) -> Taps | None:
     """What the drafter wants of the target's hidden states; None when it wants nothing."""
     return Taps(drafter.tap_layers, drafter.tap_width, drafter.fuse) if drafter.tap_layers else None
-

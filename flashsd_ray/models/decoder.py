@@ -205,11 +205,19 @@ def _check_supported(config: Any, layer: Any) -> None:
         raise CheckpointError(f"decoder activation {config.hidden_act!r} is not supported, only silu")
     if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
         raise CheckpointError(f"layer types {sorted(set(config.layer_types))} are not supported, only full_attention")
-    for path in ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "input_layernorm", "post_attention_layernorm"):
+    for path in (
+        "self_attn.q_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "input_layernorm",
+        "post_attention_layernorm",
+    ):
         try:
             layer.get_submodule(path)
         except AttributeError:
-            raise CheckpointError(f"decoder layer {type(layer).__name__} has no {path}; only Llama's layout works") from None
+            raise CheckpointError(
+                f"decoder layer {type(layer).__name__} has no {path}; only Llama's layout works"
+            ) from None
 
 
 def _take_layer(layer: Any, share: bool) -> LayerWeights:

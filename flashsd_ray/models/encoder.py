@@ -39,7 +39,7 @@ class LocalEncoder:
         Raises:
             InvalidRequestError: the model cannot take this combination of text and pictures.
         """
-        inputs = self._process(prompt, visuals)
+        inputs = self.process(prompt, visuals)
         token_ids = tuple(inputs["input_ids"][0].tolist())
         captured = self._run_until_language_model(inputs)
         embeddings = captured["inputs_embeds"][0]
@@ -56,7 +56,12 @@ class LocalEncoder:
             deepstack=tuple(captured.get("deepstack_visual_embeds") or ()),
         )
 
-    def _process(self, prompt: str, visuals: Sequence[VisualInput]) -> dict[str, Any]:
+    def process(self, prompt: str, visuals: Sequence[VisualInput]) -> dict[str, Any]:
+        """What the library's processor makes of prompt and pictures: the keyword arguments of its forward.
+
+        Raises:
+            InvalidRequestError: the model cannot take this combination of text and pictures.
+        """
         processor = self._target.processor
         told = tell(visuals, self._target.family)
         content = [{"type": visual.kind} for visual in told] + [{"type": "text", "text": prompt}]

@@ -160,7 +160,9 @@ class KVCache:
             OverloadedError: the rows are not free now.
         """
         if max_rows > self.max_rows:
-            raise InvalidRequestError(f"the request needs {max_rows} cache rows, scheduling.cache_rows allows {self.max_rows}")
+            raise InvalidRequestError(
+                f"the request needs {max_rows} cache rows, scheduling.cache_rows allows {self.max_rows}"
+            )
         shared = self.pool.find_prefix(prefix_digests)
         blocks = self.pool.take(-(-max_rows // BLOCK_ROWS) - len(shared), shared)
         if blocks is None:

@@ -44,9 +44,7 @@ FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5", "language_model", takes_video=False, independent_images=True),
     "llava_onevision": Family("LLaVA-OneVision", "language_model", takes_video=True, independent_images=False),
     "qwen2_5_vl": Family("Qwen2.5-VL", "language_model", takes_video=True, independent_images=True),
-    "qwen3_vl": Family(
-        "Qwen3-VL", "language_model", takes_video=True, independent_images=True, min_video_frames=2
-    ),
+    "qwen3_vl": Family("Qwen3-VL", "language_model", takes_video=True, independent_images=True, min_video_frames=2),
     "smolvlm": Family("SmolVLM2", "text_model", takes_video=True, independent_images=False, mixes_video=False),
 }
 
@@ -125,7 +123,6 @@ class PretrainedTarget:
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()
 
-
     def limit_threads(self, threads: int) -> int:
         """The number of CPU threads that torch uses from now on in this process, which is returned.
 
@@ -158,7 +155,9 @@ def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> Pret
     try:
         config = AutoConfig.from_pretrained(where)
         family = _family(config, name)
-        model = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=resolve_dtype(dtype, chosen_device))
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            where, config=config, dtype=resolve_dtype(dtype, chosen_device)
+        )
         processor = AutoProcessor.from_pretrained(where)
     except CheckpointError:
         raise

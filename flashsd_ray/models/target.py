@@ -112,7 +112,9 @@ class LocalTarget:
                     f"{block.request_id}: block starts at {block.start}, {len(request.token_ids)} tokens are committed"
                 )
             elif block.start + len(block.token_ids) > request.sequence.capacity:
-                raise ProtocolError(f"{block.request_id}: block ends behind the {request.sequence.capacity} rows reserved")
+                raise ProtocolError(
+                    f"{block.request_id}: block ends behind the {request.sequence.capacity} rows reserved"
+                )
             else:
                 work.append((block, missing(request, block.start, block.token_ids)))
         spans = [missing(self._request(fill.request_id), fill.stop) for fill in fills]
@@ -143,8 +145,7 @@ class LocalTarget:
         # The taps of an accepted draft's row say what follows it, so verdicts carry those of the anchor and behind.
         judged = firsts[: len(work)]
         anchors = [
-            first + len(span) - len(block.token_ids) - 1
-            for first, (block, span) in zip(judged, work, strict=True)
+            first + len(span) - len(block.token_ids) - 1 for first, (block, span) in zip(judged, work, strict=True)
         ]
         outcomes = self._judge(output.hidden, work, anchors)
         return [

@@ -96,7 +96,10 @@ def test_a_second_question_about_the_same_pictures_reuses_their_rows(family: str
     for engine in (sharing, plain):
         engine.caption(ask("images"))
     again = CaptionRequest(
-        request_id="again", prompt="And now?", visuals=VISUALS["images"], sampling=SamplingParams(max_new_tokens=NUM_TOKENS)
+        request_id="again",
+        prompt="And now?",
+        visuals=VISUALS["images"],
+        sampling=SamplingParams(max_new_tokens=NUM_TOKENS),
     )
     rows = []
     for engine in (sharing, plain):

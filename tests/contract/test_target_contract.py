@@ -36,7 +36,9 @@ def tiny_prompt() -> EncodedPrompt:
 
 
 def table_target() -> tuple[Target, EncodedPrompt]:
-    return TableTarget(seeded_logits(7, seed=2), max_rows=CACHE_ROWS), token_prompt([1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5])
+    return TableTarget(seeded_logits(7, seed=2), max_rows=CACHE_ROWS), token_prompt(
+        [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5]
+    )
 
 
 def local_target() -> tuple[Target, EncodedPrompt]:
@@ -138,7 +140,8 @@ def test_an_answer_does_not_depend_on_who_else_is_verified(make: Make) -> None:
         first |= {verdict.request_id: verdict for verdict in target.verify(blocks)}
     drafts = {"a": (), "b": (expected[1], 0, 0), "c": (expected[1], expected[2])}
     blocks = [
-        DraftBlock(request_id=name, round=1, start=first[name].next_start, token_ids=tuple(drafts[name])) for name in drafts
+        DraftBlock(request_id=name, round=1, start=first[name].next_start, token_ids=tuple(drafts[name]))
+        for name in drafts
     ]
     verdicts = {verdict.request_id: list(verdict.token_ids) for verdict in target.verify(blocks)}
     assert [verdicts["a"], verdicts["c"]] == [expected[1:2], expected[1:4]]

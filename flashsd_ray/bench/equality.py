@@ -1,0 +1,100 @@
+"""Is it lossless? Greedy answers of every drafter and compressor against transformers' ``generate``, clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from flashsd_ray.bench.speculation import DRAFTED, PLAIN, Question, answer
+from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
+from flashsd_ray.engine.local import Engine
+from flashsd_ray.models import compressors
+from flashsd_ray.models.drafters.registry import FREE, NETWORKS
+from flashsd_ray.models.encoder import LocalEncoder
+from flashsd_ray.models.pretrained import PretrainedTarget
+from flashsd_ray.speculation.stats import SpeculationStats
+from flashsd_ray.types import SamplingParams
+
+MIXED_BATCH = 8
+SCRAMBLED = "scrambled"  # latents replaced by noise: tau may fall, no token may change
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How one way of decoding agrees with ``generate`` on all clips."""
+
+    drafter: str
+    compressor: str
+    batch_size: int
+    num_identical: int
+    num_clips: int
+    tau: float
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def generated(
+    target: PretrainedTarget, questions: Sequence[Question], max_new_tokens: int
+) -> dict[str, tuple[int, ...]]:  # digest of the clip -> token ids
+    """What the transformers library answers, one clip at a time."""
+    encoder = LocalEncoder(target)
+    answers = {}
+    for question in questions:
+        inputs = encoder.process(question.prompt, (question.visual,))
+        with torch.inference_mode():
+            output = target.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        answers[question.visual.digest] = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
+    return answers
+
+
+def compare_all(
+    target: PretrainedTarget,
+    questions: Sequence[Question],
+    *,
+    max_new_tokens: int,
+) -> Iterator[Agreement]:
+    """Plain decoding, then every drafter with every compressor, alone and in mixed batches."""
+    expected = generated(target, questions, max_new_tokens)
+    ways: list[tuple[str, str, int]] = [("none", "auto", size) for size in (1, MIXED_BATCH)]
+    ways += [(name, "auto", size) for name in sorted({*FREE, *NETWORKS} - {"none"}) for size in (1, MIXED_BATCH)]
+    ways += [(kind, name, MIXED_BATCH) for kind in sorted(NETWORKS) for name in (*compressors.names(), SCRAMBLED)]
+    for drafter, compressor, batch_size in ways:
+        engine = _engine(target, drafter, compressor)
+        stats, num_identical = SpeculationStats(), 0
+        # Budgets differ inside a batch, so that requests leave and join while others run.
+        for start in range(0, len(questions), 2 * batch_size):
+            batch = questions[start : start + 2 * batch_size]
+            samplings = [
+                SamplingParams(max_new_tokens=max_new_tokens if index % 3 or batch_size == 1 else max_new_tokens // 3)
+                for index in range(len(batch))
+            ]
+            captions = answer(engine, batch, samplings, PLAIN if drafter == "none" else DRAFTED)
+            for question, sampling in zip(batch, samplings, strict=True):
+                caption = captions[question.visual.digest]
+                stats += caption.stats
+                num_identical += caption.token_ids == expected[question.visual.digest][: sampling.max_new_tokens]
+        yield Agreement(drafter, compressor, batch_size, num_identical, len(questions), stats.tau)
+
+
+def _engine(target: PretrainedTarget, drafter: str, compressor: str) -> Engine:
+    config = Config(
+        speculation=SpeculationConfig(
+            drafter=drafter, compressor="auto" if compressor == SCRAMBLED else compressor, draft_length=8
+        ),
+        scheduling=SchedulingConfig(max_running=MIXED_BATCH, prefill_rows=256),
+    )
+    engine = Engine.around(target, config)
+    if compressor == SCRAMBLED:
+        network: Any = engine.drafter
+        generator = torch.Generator().manual_seed(0)
+
+        def scramble(_module: Any, _inputs: Any, latents: torch.Tensor) -> torch.Tensor:
+            return torch.randn(latents.shape, generator=generator).to(latents) * latents.float().std().to(latents)
+
+        network.network.compressor.register_forward_hook(scramble)
+    return engine
