@@ -58,5 +58,7 @@ def test_rotation_is_the_one_of_llama() -> None:
     heads, angles = torch.randn(5, 3, 8), torch.randn(5, 1, 4)
     cos, sin = torch.cat((angles.cos(),) * 2, -1), torch.cat((angles.sin(),) * 2, -1)
     first, second = heads[..., :4], heads[..., 4:]
-    expected = torch.cat((first * cos[..., :4] - second * sin[..., :4], second * cos[..., :4] + first * sin[..., :4]), -1)
+    expected = torch.cat(
+        (first * cos[..., :4] - second * sin[..., :4], second * cos[..., :4] + first * sin[..., :4]), -1
+    )
     torch.testing.assert_close(rotate(heads, cos, signed(sin)), expected)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from flashsd_ray.scheduling.rounds import Standing, plan_round
 
 STANDINGS = st.lists(
-    st.tuples(st.integers(1, 300), st.integers(1, 300)).map(lambda pair: (max(pair), max(pair) - min(pair))), max_size=12
+    st.tuples(st.integers(1, 300), st.integers(1, 300)).map(lambda pair: (max(pair), max(pair) - min(pair))),
+    max_size=12,
 ).map(lambda rows: [Standing(str(i), committed, cached) for i, (committed, cached) in enumerate(rows)])
 
 
