@@ -1,0 +1,1 @@
+"""Tests of flashsd_ray.media."""
