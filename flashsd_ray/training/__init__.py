@@ -1,0 +1,1 @@
+"""Drafter training, the demo world and the demo target."""
