@@ -22,7 +22,7 @@ from flashsd_ray.training.drafter.losses import LossWeights, drafting_loss
 from flashsd_ray.training.drafter.questions import Question, load_visuals, read_manifest, world_questions
 from flashsd_ray.training.drafter.readings import Reader, Reading
 from flashsd_ray.training.drafter.trainer import Trainer, TrainingConfig
-from flashsd_ray.types import CaptionRequest, SamplingParams
+from flashsd_ray.types import CaptionRequest, DraftBlock, SamplingParams
 from tests.tiny_checkpoints import checkpoint
 
 MEDIA = MediaConfig(num_frames=2)
@@ -80,6 +80,39 @@ def test_a_few_answers_are_learnt_by_heart_and_drafted_as_learnt(
         rounds += caption.stats.rounds
         tokens += len(caption.token_ids) - 1
     assert tokens / rounds == pytest.approx(quality.greedy_tau, rel=0.15)
+
+
+def test_scrambled_latents_change_drafts_but_no_token(
+    target: PretrainedTarget, answers: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = answers[0].question
+    request = CaptionRequest(
+        request_id="r",
+        prompt=question.prompt,
+        visuals=load_visuals(question.visuals, MEDIA),
+        sampling=SamplingParams(max_new_tokens=NUM_TOKENS),
+        draft_length=DRAFT_LENGTH,
+    )
+    drafted = []
+    for is_scrambled in (False, True):
+        network = build_network("block", view_of(target), compressor="pool")
+        if is_scrambled:
+            monkeypatch.setattr(
+                type(network.compressor), "forward", lambda self, rows: 9.0 * torch.randn_like(rows[:, :4])
+            )
+        drafter = run_network(network)
+        seen: list[tuple[int, ...]] = []
+        propose = drafter.propose
+
+        def spy(*arguments: object, propose: object = propose, seen: list[tuple[int, ...]] = seen) -> list[DraftBlock]:
+            blocks = propose(*arguments)  # type: ignore[operator]
+            seen.extend(block.token_ids for block in blocks)
+            return blocks
+
+        monkeypatch.setattr(drafter, "propose", spy)
+        assert Engine(target, drafter, Config(media=MEDIA)).caption(request).token_ids == answers[0].token_ids
+        drafted.append(seen)
+    assert drafted[0] != drafted[1]
 
 
 def test_answers_are_not_asked_twice(target: PretrainedTarget, tmp_path: Path) -> None:

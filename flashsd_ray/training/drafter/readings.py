@@ -1,0 +1,116 @@
+"""What the target thinks while it reads a question and its answer: taps of every row, and what its head reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flashsd_ray.config import MediaConfig
+from flashsd_ray.models.decoder import Decoder
+from flashsd_ray.models.encoder import LocalEncoder
+from flashsd_ray.models.kv_cache import BLOCK_ROWS
+from flashsd_ray.models.pretrained import PretrainedTarget
+from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.training.drafter.answers import Answer
+from flashsd_ray.training.drafter.questions import load_visuals
+from flashsd_ray.types import DraftBlock, EncodedPrompt, SamplingParams, VisualSegment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One question and answer as the target read them; the last token has no row, since nothing follows it."""
+
+    token_ids: tuple[int, ...]  # length n, prompt and answer
+    num_prompt_tokens: int
+    segments: tuple[VisualSegment, ...]
+    taps: Tensor  # [n - 1, M * D]
+    finals: Tensor  # [answer length - 1, D], what the head reads at the rows of the answer
+    embeddings: Tensor | None  # [n - 1, D], only where the compressor reads vision features
+    is_greedy: bool
+
+    @property
+    def num_anchors(self) -> int:
+        """Positions of the answer behind which something was said."""
+        return len(self.token_ids) - 1 - self.num_prompt_tokens
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the reading takes."""
+        tensors = (self.taps, self.finals, self.embeddings)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+class Reader:
+    """Runs the frozen target over questions with their answers; pictures shared by successive ones are read once."""
+
+    def __init__(
+        self, target: PretrainedTarget, tap_layers: Sequence[int], media: MediaConfig, *, keeps_embeddings: bool = False
+    ) -> None:
+        self._decoder: Decoder = target.decoder
+        self._encoder = LocalEncoder(target)
+        self._media = media
+        self._keeps_embeddings = keeps_embeddings
+        last = self._decoder.num_layers
+        layers = tuple(sorted({*tap_layers, last}))
+        self._tap_columns = len(tap_layers) * self._decoder.hidden_size
+        self._target = LocalTarget(
+            self._decoder,
+            cache_rows=2 * target.context_length + BLOCK_ROWS,
+            context_length=target.context_length,
+            taps=Taps(layers, len(layers) * self._decoder.hidden_size, lambda rows: rows),
+        )
+
+    def read(self, answer: Answer) -> Reading:
+        """The target's rows over prompt and answer, computed as it computes a prompt."""
+        question = answer.question
+        prompt = self._encoder.encode(question.prompt, load_visuals(question.visuals, self._media))
+        return self.read_encoded(prompt, answer.token_ids, is_greedy=question.temperature == 0.0)
+
+    @torch.inference_mode()
+    def read_encoded(self, prompt: EncodedPrompt, token_ids: Sequence[int], *, is_greedy: bool) -> Reading:
+        """The same for a prompt that is encoded already."""
+        whole = self._with_answer(prompt, token_ids[:-1])
+        self._target.open("reading", whole, SamplingParams(), len(whole) + 1)
+        (verdict,) = self._target.verify([DraftBlock(request_id="reading", round=0, start=len(whole))])
+        self._target.close("reading")
+        rows = verdict.taps
+        assert rows is not None
+        width = self._decoder.hidden_size
+        return Reading(
+            token_ids=(*prompt.token_ids, *token_ids),
+            num_prompt_tokens=len(prompt),
+            segments=prompt.segments,
+            taps=rows[:, : self._tap_columns].clone(),
+            finals=rows[len(prompt) :, -width:].clone(),
+            embeddings=whole.embeddings if self._keeps_embeddings else None,
+            is_greedy=is_greedy,
+        )
+
+    def read_all(self, answers: Sequence[Answer], max_bytes: int) -> Iterator[Reading]:
+        """Readings until the memory is spent; answers too short to learn from are left out."""
+        spent = 0
+        for answer in answers:
+            if len(answer.token_ids) < 2:
+                continue
+            reading = self.read(answer)
+            spent += reading.num_bytes
+            if spent > max_bytes:
+                return
+            yield reading
+
+    def _with_answer(self, prompt: EncodedPrompt, token_ids: Sequence[int]) -> EncodedPrompt:
+        if not token_ids:
+            return prompt
+        device = self._decoder.device
+        ids = torch.tensor(token_ids, dtype=torch.int64, device=device)
+        embedded = self._decoder.embedding.index_select(0, ids)
+        positions = prompt.next_position + torch.arange(len(token_ids), device=prompt.positions.device)
+        return replace(
+            prompt,
+            token_ids=(*prompt.token_ids, *token_ids),
+            embeddings=torch.cat((prompt.embeddings.to(embedded), embedded)),
+            positions=torch.cat((prompt.positions, positions.expand(len(prompt.positions), -1)), dim=1),
+        )

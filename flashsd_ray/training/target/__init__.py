@@ -1,0 +1,5 @@
+"""The demo target: a small LLaVA, trained from nothing on the demo world in three stages.
+
+vision: the tower names what each patch shows. align: its projected patches speak the text model's words.
+captions: the text model answers questions about clips. See `assets/demo/target/README.md` for figures.
+"""
