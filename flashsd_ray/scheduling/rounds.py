@@ -49,13 +49,3 @@ def plan_round(
             fill.append((standing.request_id, standing.num_cached + budget))
             budget = 0
     return RoundPlan(tuple(verify), tuple(fill))
-
-
-def may_admit(
-    num_running: int,
-    max_running: int,
-    needed_rows: int,
-    free_rows: int,
-) -> bool:
-    """Whether the first waiting request can join now; those behind it wait, so that none is overtaken for ever."""
-    return num_running < max_running and needed_rows <= free_rows
