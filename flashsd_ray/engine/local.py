@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Caption, Chunk, joined
 from flashsd_ray.engine.lane import Lane
-from flashsd_ray.models.drafters import TargetView, load_drafter
+from flashsd_ray.models.drafters import TargetView, load_drafter, resolve
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.models.target import LocalTarget, Taps
@@ -65,15 +65,17 @@ class Engine:
             CheckpointError: the drafter is missing, damaged or made for another target.
             ConfigError: a name is unknown.
         """
+        view = view_of(target)
+        name = resolve(config.speculation.drafter, view)
         drafter = load_drafter(
-            config.speculation.drafter,
-            view_of(target),
+            name,
+            view,
             compressor=config.speculation.compressor,
             rule=config.speculation.acceptance,
             cache_rows=config.scheduling.cache_rows,
             max_running=config.scheduling.max_running,
         )
-        return cls(target, drafter, config)
+        return cls(target, drafter, config, drafter_name=name)
 
     @property
     def compressor_name(self) -> str:

@@ -12,6 +12,6 @@ from flashsd_ray.models.drafters.target_view import TargetView
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-from flashsd_ray.models.drafters.build import build_drafter, load_drafter  # noqa: E402 - after every kind is known
+from flashsd_ray.models.drafters.build import build_drafter, load_drafter, resolve  # noqa: E402 - after every kind is known
 
-__all__ = ["DrafterConfig", "TargetView", "build_drafter", "load_drafter", "names", "register"]
+__all__ = ["DrafterConfig", "TargetView", "build_drafter", "load_drafter", "names", "register", "resolve"]

@@ -82,6 +82,13 @@ def build_drafter(
     return run_network(network, rule=rule, cache_rows=cache_rows, max_running=max_running)
 
 
+def resolve(name: str, view: TargetView) -> str:
+    """The name of the drafter that ``auto`` stands for beside this target; other names stand for themselves."""
+    if name != AUTO:
+        return name
+    return "block" if checkpoint.is_for(BUNDLED / "block", view) else "lookup"
+
+
 def load_drafter(
     name: str,  # a registered kind (its bundled checkpoint), a checkpoint directory, or "auto"
     view: TargetView,
@@ -99,8 +106,7 @@ def load_drafter(
         CheckpointError: the checkpoint is missing, damaged or made for another target.
         ConfigError: the name is neither a registered drafter nor a directory, or the compressor is unknown.
     """
-    if name == AUTO:
-        name = "block" if checkpoint.is_for(BUNDLED / "block", view) else "lookup"
+    name = resolve(name, view)
     if name in FREE:
         return FREE[name]()
     if name not in NETWORKS and not Path(name).is_dir():
