@@ -116,11 +116,12 @@ def _speculation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     print("| drafter | batch | plain tokens/s | speculative tokens/s | speed-up [95 %] | tau | identical |")
     print("|---|---|---|---|---|---|---|")
     rows = []
+    plain = Engine.local(replace(config, speculation=SpeculationConfig(drafter="none")))
     for drafter in arguments.drafters:
         speculation = SpeculationConfig(drafter=drafter, draft_length=arguments.draft_length)
-        engine = Engine.local(replace(config, speculation=speculation))
+        engine = Engine.around(plain.target, replace(config, speculation=speculation))
         for batch_size in arguments.batch_sizes:
-            gain = measure(engine, questions, batch_size=batch_size, sampling=sampling)
+            gain = measure(plain, engine, questions, batch_size=batch_size, sampling=sampling)
             print(
                 f"| {drafter} | {batch_size} | {gain.plain_tokens_per_s:.0f} | {gain.drafted_tokens_per_s:.0f} "
                 f"| {gain.ratio} | {gain.drafted.tau:.2f} | {gain.num_identical}/{gain.num_clips} |",
