@@ -1,0 +1,70 @@
+# Every command of this project. `make demo` and `make test` set up what they need; nothing is set up twice.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from, for registries that serve a CUDA build by default, for example
+# make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input install -qq --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench pictures ci clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.runtime  ## create .venv with pinned versions (CPU build of torch)
+
+demo: $(VENV)/.runtime  ## caption a bundled video, then compare FLASH with plain decoding
+	@$(VENV)/bin/flashsd demo
+
+test: $(VENV)/.dev  ## run the tests
+	@$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## style, types and layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev  ## rewrite the code in its canonical form
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.runtime  ## the figures of the README (minutes)
+	$(VENV)/bin/python -m flashsd_ray.bench transformers
+	$(VENV)/bin/python -m flashsd_ray.bench speculation
+
+pictures: $(VENV)/.runtime  ## draw the terminal picture of the README from a real run
+	$(VENV)/bin/python docs/make_pictures.py
+
+ci:  ## lint and test, as the continuous integration does
+	@.ci/run
+
+clean:  ## remove the environment and everything that tools left behind
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make setup PYTHON=python3.11"; exit 1; }
+	@echo "[1/4] creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Torch first, so that nothing else chooses its build. torchvision without its dependencies, for the same reason; where
+# its compiled operators do not fit a CPU torch, flashsd_ray/models/torchvision_cpu.py says why that does not matter.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "[2/4] installing torch (about 200 MB for the CPU build)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "[3/4] installing flashsd_ray and its libraries"
+	@$(PIP) --editable . num2words
+	@echo "[4/4] installing torchvision for the processors of the video families"
+	@$(PIP) --no-deps torchvision
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "installing the tools for tests and lint"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
