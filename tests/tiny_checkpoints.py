@@ -53,6 +53,8 @@ def missing_requirement(family: str) -> str | None:
         return f"the video processor of {family} imports torchvision, which is not usable here"
     if family == "smolvlm2" and importlib.util.find_spec("num2words") is None:
         return "the processor of smolvlm2 imports num2words, which is not installed"
+    if family == "smolvlm2" and tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23):
+        return f"transformers {transformers.__version__} cannot run a smolvlm2 of this size; 5.23 can"
     return None
 
 
