@@ -33,9 +33,14 @@ format: $(VENV)/.dev  ## rewrite the code in its canonical form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.runtime  ## the figures of the README (minutes)
-	$(VENV)/bin/python -m flashsd_ray.bench transformers
-	$(VENV)/bin/python -m flashsd_ray.bench speculation
+# The first figure needs a model of a common size; it is built with random weights, which cost the same time.
+bench: $(VENV)/.dev  ## the figures of the README (about 20 minutes; results in build/bench)
+	$(VENV)/bin/python -m flashsd_ray.bench transformers --dtype bfloat16 --output build/bench/transformers.json --model \
+		"$$(FLASHSD_TINY_ROOT=build/checkpoints $(VENV)/bin/python -c \
+		'from tests.tiny_checkpoints import checkpoint; print(checkpoint("qwen25_47m"))' 2>/dev/null)"
+	$(VENV)/bin/python -m flashsd_ray.bench speculation --drafters block flash ar lookup \
+		--output build/bench/speculation.json
+	$(VENV)/bin/python -m flashsd_ray.bench equality --output build/bench/equality.json
 
 pictures: $(VENV)/.runtime  ## draw the terminal picture of the README from a real run
 	$(VENV)/bin/python docs/make_pictures.py

@@ -151,6 +151,8 @@ def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> Pret
 
     where = str(BUNDLED_TARGETS.get(name, name))
     path = Path(where) if Path(where).is_dir() else None
+    if path is None and where.startswith((".", "/", "~")):
+        raise CheckpointError(f"cannot load target {name!r}: there is no such directory")
     chosen_device = resolve_device(device)
     try:
         config = AutoConfig.from_pretrained(where)
