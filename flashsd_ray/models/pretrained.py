@@ -191,6 +191,8 @@ def resolve_device(device: str) -> torch.device:
         raise CheckpointError(f"unknown device {device!r}; use auto, cpu or cuda[:N]") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device {device!r} was asked for, but torch sees no GPU here")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"device {device!r} was asked for, torch sees {torch.cuda.device_count()} GPUs here")
     return chosen
 
 
