@@ -41,12 +41,17 @@ def questions() -> tuple[Question, ...]:
 
 def engine_with(drafter: str, compressor: str = "auto", dtype: str = "float32", acceptance: str = "coupled") -> Engine:
     speculation = SpeculationConfig(
-        drafter=drafter, compressor=compressor, draft_length=8, acceptance=acceptance  # type: ignore[arg-type]
+        drafter=drafter,
+        compressor=compressor,
+        draft_length=8,
+        acceptance=acceptance,  # type: ignore[arg-type]
     )
     return Engine.around(bundled(dtype), Config(speculation=speculation))
 
 
-def answers(engine: Engine, sampling: SamplingParams = GREEDY, draft_length: int | None = DRAFTED) -> dict[str, Caption]:
+def answers(
+    engine: Engine, sampling: SamplingParams = GREEDY, draft_length: int | None = DRAFTED
+) -> dict[str, Caption]:
     return answer(engine, questions(), [sampling] * NUM_CLIPS, draft_length)
 
 
