@@ -39,6 +39,7 @@ def save(
         name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in network.state_dict().items()
     }
     save_file(weights, path / WEIGHTS_FILE)
+    (path / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read its files
     view = network.view
     described = {
         "format": FORMAT,
