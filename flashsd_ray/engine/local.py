@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from flashsd_ray.config import Config
@@ -24,6 +24,7 @@ class Engine:
         self.config = config
         self.drafter_name = drafter_name or config.speculation.drafter
         self.drafter = drafter
+        self._arrived: dict[str, deque[Chunk]] = {}
         self.verifier = LocalTarget(
             target.decoder,
             cache_rows=config.scheduling.cache_rows,
@@ -100,17 +101,18 @@ class Engine:
             OverloadedError: too many requests are waiting.
             InvalidRequestError: a limit of the configuration is exceeded.
         """
-        self.lane.submit(request)
+        arrived = self._submit(request)
         try:
-            while not self.lane.is_idle:
-                for chunk in self.lane.step():
-                    if chunk.request_id != request.request_id:
-                        continue
-                    yield chunk
-                    if chunk.finish_reason is not None:
-                        return
+            while True:
+                if not arrived:
+                    self._advance()
+                    continue
+                chunk = arrived.popleft()
+                yield chunk
+                if chunk.finish_reason is not None:
+                    return
         finally:
-            self.lane.cancel(request.request_id)
+            self._forget(request.request_id)
 
     def caption(self, request: CaptionRequest) -> Caption:
         """The whole answer.
@@ -127,24 +129,39 @@ class Engine:
             FlashSDError: a request could not be answered; the others are cancelled.
         """
         remaining = iter(requests)
-        chunks: dict[str, list[Chunk]] = defaultdict(list)
+        chunks: dict[str, deque[Chunk]] = {}
         try:
             while True:
                 while self.lane.num_waiting < max(1, self.config.scheduling.max_running - self.lane.num_running):
                     request = next(remaining, None)
                     if request is None:
                         break
-                    chunks[request.request_id] = []
-                    self.lane.submit(request)
-                if self.lane.is_idle:
+                    chunks[request.request_id] = self._submit(request)
+                if not chunks:
                     return
-                for chunk in self.lane.step():
-                    chunks[chunk.request_id].append(chunk)
-                    if chunk.finish_reason is not None:
-                        yield joined(chunks.pop(chunk.request_id))
+                self._advance()
+                for request_id in [key for key, arrived in chunks.items() if arrived and arrived[-1].finish_reason]:
+                    ended = list(chunks.pop(request_id))
+                    self._forget(request_id)
+                    yield joined(ended)
         finally:
-            for request_id in list(chunks):
-                self.lane.cancel(request_id)
+            for request_id in chunks:
+                self._forget(request_id)
+
+    def _submit(self, request: CaptionRequest) -> deque[Chunk]:
+        self.lane.submit(request)
+        arrived: deque[Chunk] = deque()
+        self._arrived[request.request_id] = arrived
+        return arrived
+
+    def _advance(self) -> None:
+        """One round was run; its chunks wait for whoever reads them, so that several readers can take turns."""
+        for chunk in self.lane.step():
+            self._arrived[chunk.request_id].append(chunk)
+
+    def _forget(self, request_id: str) -> None:
+        self.lane.cancel(request_id)
+        self._arrived.pop(request_id, None)
 
 
 def view_of(target: PretrainedTarget) -> TargetView:

@@ -120,3 +120,22 @@ def test_sampling_with_a_seed_gives_the_same_text_whatever_drafts(kind: str) -> 
     drafted = {c.request_id: c.token_ids for c in engine_with(target, kind).caption_many(reversed(requests))}
     assert drafted == plain
     assert plain["image"] != expected("llava15", "image")
+
+
+def test_streams_that_take_turns_lose_nothing_and_a_stream_left_early_frees_its_rows() -> None:
+    engine = engine_with(target_of("llava15"), "lookup")
+    before = engine.verifier.free_rows
+    streams = {case: engine.stream(ask(case)) for case in VISUALS}
+    tokens: dict[str, list[int]] = {case: [] for case in VISUALS}
+    abandoned = engine.stream(ask("image", "abandoned"))
+    next(abandoned)
+    while streams:
+        for case, stream in list(streams.items()):
+            chunk = next(stream)
+            tokens[case] += chunk.token_ids
+            if chunk.finish_reason is not None:
+                del streams[case]
+    abandoned.close()
+    assert {case: tuple(ids) for case, ids in tokens.items()} == {case: expected("llava15", case) for case in VISUALS}
+    assert engine.lane.is_idle
+    assert engine.verifier.free_rows == before
