@@ -173,6 +173,7 @@ def view_of(target: PretrainedTarget) -> TargetView:
         vocab_size=len(decoder.lm_head),
         embedding=decoder.embedding,
         lm_head=decoder.lm_head,
+        head=decoder.logits,
         rope_theta=target.rope_theta,
         rms_norm_eps=decoder.norm_eps,
         fingerprint=target.fingerprint,
