@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,10 +59,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
+def heed_interrupts() -> None:
+    """The process takes an interrupt as a terminal's would."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*words: str | Path, **options: object) -> subprocess.Popen[str]:
     """The command, running."""
     command = [sys.executable, "-m", "flashsd_ray", *(str(word) for word in words)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    # Whoever started the tests in the background had interrupts ignored, which a command would inherit.
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts, **options}
     return subprocess.Popen(command, env=environment(), text=True, **streams)  # type: ignore[call-overload, no-any-return]
 
 
