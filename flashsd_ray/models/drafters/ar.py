@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.models.attention import MASKED
-from flashsd_ray.models.drafters.architecture import DrafterConfig, attention_shape, compressor_config, spread_taps
+from flashsd_ray.models.drafters.architecture import DrafterConfig, one_layer, spread_taps
 from flashsd_ray.models.drafters.last_row import LastRowNetwork
 from flashsd_ray.models.drafters.layers import FeedForward, RMSNorm
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
@@ -27,21 +27,7 @@ class AutoregressiveNetwork(LastRowNetwork):
     @classmethod
     def default_config(cls, view: TargetView, compressor: str) -> DrafterConfig:
         """One layer of the target's width, three taps, five tokens, each of which costs a forward."""
-        width = view.hidden_size
-        heads, kv_heads, head_dim = attention_shape(width)
-        return DrafterConfig(
-            kind="ar",
-            tap_layers=spread_taps(view.num_layers, 3),
-            compressor=compressor_config(compressor, view, width),
-            hidden_size=width,
-            width=width,
-            num_layers=1,
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_dim=head_dim,
-            intermediate_size=2 * width,
-            draft_length=5,
-        )
+        return one_layer("ar", view, compressor, tap_layers=spread_taps(view.num_layers, 3), draft_length=5)
 
     def __init__(self, config: DrafterConfig, view: TargetView) -> None:
         super().__init__(config, view)

@@ -74,3 +74,31 @@ def compressor_config(
         inner_width=heads * max(8, width // 10),
         norm_eps=view.rms_norm_eps,
     )
+
+
+def one_layer(
+    kind: str,
+    view: TargetView,
+    compressor: str,
+    *,
+    tap_layers: tuple[int, ...],
+    draft_length: int,
+    markov_rank: int = 0,
+) -> DrafterConfig:
+    """A drafter of one layer, as wide as its target."""
+    width = view.hidden_size
+    heads, kv_heads, head_dim = attention_shape(width)
+    return DrafterConfig(
+        kind=kind,
+        tap_layers=tap_layers,
+        compressor=compressor_config(compressor, view, width),
+        hidden_size=width,
+        width=width,
+        num_layers=1,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=2 * width,
+        draft_length=draft_length,
+        markov_rank=markov_rank,
+    )

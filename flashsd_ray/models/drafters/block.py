@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flashsd_ray.models.attention import MASKED
-from flashsd_ray.models.drafters.architecture import DrafterConfig, attention_shape, compressor_config, spread_taps
+from flashsd_ray.models.drafters.architecture import DrafterConfig, one_layer, spread_taps
 from flashsd_ray.models.drafters.choice import DraftChoice
 from flashsd_ray.models.drafters.layers import DraftLayer
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
@@ -29,21 +29,8 @@ class BlockNetwork(DrafterNetwork):
     @classmethod
     def default_config(cls, view: TargetView, compressor: str) -> DrafterConfig:
         """One layer of the target's width, three taps, eight slots."""
-        width = view.hidden_size
-        heads, kv_heads, head_dim = attention_shape(width)
-        return DrafterConfig(
-            kind="block",
-            tap_layers=spread_taps(view.num_layers, 3),
-            compressor=compressor_config(compressor, view, width),
-            hidden_size=width,
-            width=width,
-            num_layers=1,
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_dim=head_dim,
-            intermediate_size=2 * width,
-            draft_length=8,
-            markov_rank=64,
+        return one_layer(
+            "block", view, compressor, tap_layers=spread_taps(view.num_layers, 3), draft_length=8, markov_rank=64
         )
 
     def __init__(self, config: DrafterConfig, view: TargetView) -> None:

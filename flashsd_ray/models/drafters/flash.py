@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashsd_ray.models.drafters.architecture import DrafterConfig, attention_shape, compressor_config
+from flashsd_ray.models.drafters.architecture import DrafterConfig, one_layer
 from flashsd_ray.models.drafters.last_row import LastRowNetwork
 from flashsd_ray.models.drafters.layers import Projection, RMSNorm
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
@@ -33,21 +33,7 @@ class FlashNetwork(LastRowNetwork):
     @classmethod
     def default_config(cls, view: TargetView, compressor: str) -> DrafterConfig:
         """The last hidden state as the only tap; five tokens, as in the paper."""
-        width = view.hidden_size
-        heads, kv_heads, head_dim = attention_shape(width)
-        return DrafterConfig(
-            kind="flash",
-            tap_layers=(view.num_layers,),
-            compressor=compressor_config(compressor, view, width),
-            hidden_size=width,
-            width=width,
-            num_layers=1,
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_dim=head_dim,
-            intermediate_size=2 * width,
-            draft_length=5,
-        )
+        return one_layer("flash", view, compressor, tap_layers=(view.num_layers,), draft_length=5)
 
     def __init__(self, config: DrafterConfig, view: TargetView) -> None:
         super().__init__(config, view)
