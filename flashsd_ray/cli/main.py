@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from flashsd_ray import __version__
 from flashsd_ray.cli import caption, demo, doctor
@@ -26,8 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a stream of a test, or one that is detached
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    interrupts: list[int] = []
     try:
-        return _run(words)
+        with _remembering(interrupts):
+            code = _run(words)
+        return INTERRUPTED if interrupts else code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -44,6 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         report_error(f"unexpected {type(error).__name__}: {error} (add --debug for details, and please report it)")
         return INTERNAL
+
+
+@contextmanager
+def _remembering(interrupts: list[int]) -> Iterator[None]:
+    """An interrupt counts even where it fell into a library's callback, which swallows whatever is raised there."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def build_parser() -> Parser:
