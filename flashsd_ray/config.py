@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flashsd_ray.errors import ConfigError
 
@@ -98,6 +98,249 @@ class SchedulingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementConfig:
+    """Which process holds which part of the pipeline, and what it may use there."""
+
+    kind: Literal["local", "colocated", "dedicated"] = field(
+        default="colocated",
+        metadata={
+            "help": "local: everything in one process, no Ray; colocated: lanes and encoders are actors, drafters live "
+            "with their targets; dedicated: drafters have processes of their own"
+        },
+    )
+    num_lanes: int = field(default=1, metadata={"help": "targets that decode side by side"})
+    num_encoders: int = field(
+        default=1, metadata={"help": "processes with a vision tower; 0: each lane encodes itself"}
+    )
+    cohorts: int = field(
+        default=0, metadata={"help": "groups of requests that take turns; 0: two for a dedicated drafter, else one"}
+    )
+    lane_cpus: float = field(default=1.0, metadata={"help": "CPUs reserved for a lane"})
+    lane_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for a lane"})
+    encoder_cpus: float = field(default=0.5, metadata={"help": "CPUs reserved for an encoder"})
+    encoder_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for an encoder"})
+    drafter_cpus: float = field(default=0.5, metadata={"help": "CPUs reserved for a dedicated drafter"})
+    drafter_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for a dedicated drafter"})
+    drafter_timeout_s: float = field(
+        default=5.0, metadata={"help": "a dedicated drafter that is silent for so long is given up: nothing is drafted"}
+    )
+    drafter_retry_s: float = field(default=2.0, metadata={"help": "time between attempts to reach a lost drafter"})
+    drafter_message_bytes: int = field(
+        default=256 * 2**20, metadata={"help": "largest message between a lane and its dedicated drafter"}
+    )
+    start_timeout_s: float = field(default=300.0, metadata={"help": "longest time that starting a part may take"})
+    health_period_s: float = field(default=2.0, metadata={"help": "time between two looks at every part"})
+    health_timeout_s: float = field(
+        default=30.0, metadata={"help": "a part that does not answer for so long is replaced"}
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when there would be no lane."""
+        _check(self.num_lanes > 0, "placement.num_lanes must be positive")
+        _check(self.num_encoders >= 0, "placement.num_encoders must not be negative")
+        _check(0 <= self.cohorts <= 2, f"placement.cohorts must be 0 (auto), 1 or 2, got {self.cohorts}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _check(isinstance(value, str) or value >= 0, f"placement.{item.name} must not be negative, got {value}")
+        for name in ("drafter_timeout_s", "drafter_message_bytes"):
+            _check(getattr(self, name) > 0, f"placement.{name} must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingConfig:
+    """How pictures of many requests go through the vision tower."""
+
+    batch_frames: int = field(default=32, metadata={"help": "most frames encoded in one turn"})
+    batch_wait_s: float = field(default=0.002, metadata={"help": "time a turn waits for more frames to join it"})
+    max_waiting_frames: int = field(default=4096, metadata={"help": "most frames waiting for an encoder"})
+    max_aspect_ratio: float = field(
+        default=200.0, metadata={"help": "longest side of a picture over its shortest: processors scale the shortest up"}
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a limit is out of range."""
+        _check(self.max_aspect_ratio >= 1, f"encoding.max_aspect_ratio must be at least 1, got {self.max_aspect_ratio}")
+        _check(self.batch_frames > 0, "encoding.batch_frames must be positive")
+        _check(self.batch_wait_s >= 0, "encoding.batch_wait_s must not be negative")
+        _check(self.max_waiting_frames > 0, "encoding.max_waiting_frames must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoresConfig:
+    """Where encoded frames, sessions and ledgers are kept between requests."""
+
+    url: str = field(
+        default="memory://",
+        repr=False,  # it may hold a password
+        metadata={"help": "memory://, or redis://user:password@host:6379/0, rediss:// for TLS, unix:///path/of/socket"},
+    )
+    prefix: str = field(default="flashsd", metadata={"help": "first part of every key in a shared Redis"})
+    memory_bytes: int = field(
+        default=64 * 2**20,
+        metadata={"help": "memory for sessions and the like in each process, where there is no Redis"},
+    )
+    latent_bytes: int = field(default=512 * 2**20, metadata={"help": "memory for encoded frames, in each process"})
+    max_value_bytes: int = field(default=64 * 2**20, metadata={"help": "largest value that is written or read"})
+    latent_ttl_s: float = field(
+        default=3600.0, metadata={"help": "encoded frames in Redis are forgotten after this time"}
+    )
+    session_ttl_s: float = field(default=900.0, metadata={"help": "sessions are forgotten after so long without use"})
+    timeout_s: float = field(default=0.5, metadata={"help": "longest wait for one answer of Redis"})
+    retry_s: float = field(default=2.0, metadata={"help": "time between attempts to reach a Redis that was lost"})
+    tls_ca: str = field(default="", metadata={"help": "certificates that a rediss:// server is checked against"})
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when the address has a form that nothing here can open."""
+        # The address is not repeated: it may hold a password.
+        known = ("memory://", "redis://", "rediss://", "unix://")
+        _check(self.url.startswith(known), f"stores.url must begin with one of {', '.join(known)}")
+        for name in (
+            "memory_bytes",
+            "latent_bytes",
+            "max_value_bytes",
+            "latent_ttl_s",
+            "session_ttl_s",
+            "timeout_s",
+            "retry_s",
+        ):
+            _check(getattr(self, name) > 0, f"stores.{name} must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """What the edges listen on, and what a client may ask of them."""
+
+    host: str = field(default="127.0.0.1", metadata={"help": "address that the edges listen on"})
+    http_port: int = field(default=8000, metadata={"help": "port of the HTTP interface; 0: any free one"})
+    grpc_port: int = field(default=9000, metadata={"help": "port of the gRPC interface; 0: any free one"})
+    model_name: str = field(default="", metadata={"help": "what clients call the model; empty: its name"})
+    max_body_bytes: int = field(default=64 * 2**20, metadata={"help": "largest HTTP body or gRPC message accepted"})
+    max_choices: int = field(default=8, metadata={"help": "most answers to one request (n)"})
+    max_stop_strings: int = field(default=16, metadata={"help": "most stop strings of one request"})
+    max_prompt_characters: int = field(default=100_000, metadata={"help": "most characters of text in one request"})
+    max_open_requests: int = field(default=256, metadata={"help": "most requests open at one edge"})
+    max_open_bytes: int = field(
+        default=4 * 2**30,
+        metadata={"help": "most memory for bodies and pictures of all open requests at one HTTP edge"},
+    )
+    max_json_values: int = field(
+        default=200_000, metadata={"help": "most commas and brackets in one JSON body, those inside texts too"}
+    )
+    default_max_new_tokens: int = field(
+        default=512, metadata={"help": "longest answer where an HTTP client names no length; at most the model's own"}
+    )
+    default_temperature: float = field(
+        default=1.0, metadata={"help": "temperature where an HTTP client names none; 1 is what OpenAI's clients expect"}
+    )
+    decode_threads: int = field(default=2, metadata={"help": "threads that decode pictures at one HTTP edge"})
+    request_timeout_s: float = field(default=600.0, metadata={"help": "longest time an answer may take"})
+    allowed_hosts: tuple[str, ...] = field(
+        default=(), metadata={"help": "hosts that pictures may be fetched from, comma-separated; none unless named"}
+    )
+    allowed_directories: tuple[str, ...] = field(
+        default=(), metadata={"help": "directories that file:// addresses may point into; none unless named"}
+    )
+    fetch_timeout_s: float = field(default=10.0, metadata={"help": "longest time that fetching a picture may take"})
+    tls_certificate: str = field(default="", metadata={"help": "PEM file; together with tls_key switches TLS on"})
+    tls_key: str = field(default="", metadata={"help": "PEM file of the private key"})
+    tls_client_ca: str = field(default="", metadata={"help": "PEM file; clients must show a certificate signed by it"})
+    keys_file: str = field(default="", metadata={"help": "file of API keys, one `name:key` a line; empty: no keys"})
+    requests_per_minute: float = field(
+        default=0.0, metadata={"help": "most requests a minute of one caller, or of all without keys; 0: no limit"}
+    )
+    burst_requests: int = field(
+        default=10, metadata={"help": "most requests at once that requests_per_minute lets a rested caller make"}
+    )
+    concurrent_requests: int = field(
+        default=0, metadata={"help": "most open requests of one caller, or of all without keys; 0: no limit"}
+    )
+    keepalive_s: float = field(default=30.0, metadata={"help": "time between signs of life on an idle connection"})
+    drain_timeout_s: float = field(default=30.0, metadata={"help": "longest time that open answers get at shutdown"})
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a limit is out of range or half of a TLS pair is missing."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _check(not isinstance(value, (int, float)) or value >= 0, f"serving.{item.name} must not be negative")
+        _check(self.burst_requests > 0, "serving.burst_requests must be positive")
+        _check(
+            bool(self.tls_certificate) == bool(self.tls_key), "serving.tls_certificate and serving.tls_key go together"
+        )
+        _check(not self.tls_client_ca or bool(self.tls_key), "serving.tls_client_ca needs serving.tls_certificate")
+        for name in ("default_max_new_tokens", "decode_threads", "fetch_timeout_s", "request_timeout_s"):
+            _check(getattr(self, name) > 0, f"serving.{name} must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsConfig:
+    """How live video is kept while it is watched."""
+
+    max_sessions: int = field(default=256, metadata={"help": "most sessions open at one edge"})
+    keep_first: int = field(default=4, metadata={"help": "frames from the start of a stream that are never dropped"})
+    max_frames: int = field(default=48, metadata={"help": "most frames of a stream that an answer looks at"})
+    drop_frames: int = field(
+        default=16, metadata={"help": "frames dropped at a time when a stream is full; the rest is prefilled again"}
+    )
+    max_waiting_frames: int = field(default=16, metadata={"help": "frames that may arrive ahead of the encoder"})
+    max_frame_bytes: int = field(
+        default=16 * 2**20, metadata={"help": "largest frame, encoded or raw, and chunk of a container"}
+    )
+    max_frames_per_second: float = field(default=60.0, metadata={"help": "fastest stream accepted on average"})
+    idle_timeout_s: float = field(default=120.0, metadata={"help": "a session that is silent for so long is closed"})
+    frame_rate: float = field(
+        default=2.0,
+        metadata={"help": "frames a second taken from a container, and that frames without times stand for"},
+    )
+    max_waiting_asks: int = field(default=8, metadata={"help": "most questions of a session that wait for their turn"})
+    max_waiting_events: int = field(
+        default=256, metadata={"help": "events that may wait for a slow client before its session pauses"}
+    )
+    max_held_bytes: int = field(
+        default=4 * 2**30,
+        metadata={"help": "memory for the frames of all sessions at one edge, lost clients' included"},
+    )
+    reserved_tokens: int = field(
+        default=1024,
+        metadata={
+            "help": "positions of the model's context that frames leave to questions and answers; a quarter at most"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a limit is not positive, or nothing recent would be left after dropping."""
+        for item in fields(self):
+            _check(getattr(self, item.name) > 0 or item.name == "keep_first", f"sessions.{item.name} must be positive")
+        _check(self.keep_first >= 0, "sessions.keep_first must not be negative")
+        _check(
+            self.keep_first + self.drop_frames < self.max_frames,
+            "sessions.keep_first and sessions.drop_frames must leave room within sessions.max_frames",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """What the running system says about itself."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = field(default="info", metadata={"help": "least severity"})
+    log_format: Literal["text", "json"] = field(default="text", metadata={"help": "json: one object a line"})
+    otlp_endpoint: str = field(
+        default="",
+        metadata={"help": "collector that traces are sent to over gRPC, http://host:4317 or https://; empty: nowhere"},
+    )
+    trace_ratio: float = field(default=1.0, metadata={"help": "share of requests that are traced"})
+    trace_timeout_s: float = field(default=2.0, metadata={"help": "longest time that sending some traces may take"})
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when the share is not one, or the collector's address cannot be one."""
+        _check(0.0 <= self.trace_ratio <= 1.0, f"telemetry.trace_ratio must be in 0..1, got {self.trace_ratio}")
+        _check(self.trace_timeout_s > 0, "telemetry.trace_timeout_s must be positive")
+        _check(
+            not self.otlp_endpoint or self.otlp_endpoint.startswith(("http://", "https://")),
+            f"telemetry.otlp_endpoint must begin with http:// or https://, got {self.otlp_endpoint!r}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that can be set."""
 
@@ -105,6 +348,37 @@ class Config:
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    stores: StoresConfig = field(default_factory=StoresConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+
+
+def from_mapping(
+    settings: Mapping[str, Any],  # sections, each a mapping of names to values, as a YAML or JSON file holds them
+) -> Config:
+    """The defaults with everything set that the mapping says.
+
+    Raises:
+        ConfigError: a name is unknown or a value has the wrong type.
+    """
+    assignments = []
+    for section, values in settings.items():
+        _check(isinstance(values, Mapping), f"section {section!r} must hold names and values, got {values!r}")
+        assignments += [f"{section}.{name}={_as_text(value)}" for name, value in values.items()]
+    return with_overrides(Config(), assignments)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)
 
 
 def with_overrides(
@@ -141,6 +415,8 @@ def _parse(text: str, annotation: Any, path: str) -> Any:
     if choices:
         _check(text in choices, f"{path} must be one of {', '.join(choices)}, got {text!r}")
         return text
+    if get_origin(annotation) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     kinds = set(get_args(annotation) or (annotation,))
     if type(None) in kinds and text in ("", "none", "null"):
         return None

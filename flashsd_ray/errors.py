@@ -49,6 +49,51 @@ class OverloadedError(FlashSDError):
         self.retry_after_s = retry_after_s
 
 
+class DeadlineError(FlashSDError):
+    """The answer was not, or would not be, complete within the request's time limit."""
+
+    grpc_status = "DEADLINE_EXCEEDED"
+    http_status = 504
+
+
+class UnavailableError(FlashSDError):
+    """The part that would serve the request is starting, draining or lost; the same request may be sent again."""
+
+    grpc_status = "UNAVAILABLE"
+    http_status = 503
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class AuthenticationError(FlashSDError):
+    """The caller did not say, or not correctly, who it is."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class NotFoundError(FlashSDError):
+    """The caller names something, a model or a session, that is not there or not theirs."""
+
+    grpc_status = "NOT_FOUND"
+    http_status = 404
+
+
+class SequenceError(InvalidRequestError):
+    """A message came where the protocol has no place for it."""
+
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class RefusedAddressError(InvalidRequestError):
+    """A request points at an address or file that the operator did not allow."""
+
+    grpc_status = "PERMISSION_DENIED"
+    http_status = 403
+
+
 class CheckpointError(FlashSDError):
     """A checkpoint is missing, unsupported, damaged or made for another target."""
 
@@ -65,3 +110,7 @@ class StaleBlockError(ProtocolError):
 
 class UnknownRequestError(ProtocolError):
     """A message names a request that was never opened or is already closed."""
+
+
+class WireError(FlashSDError):
+    """A message is damaged, too large, of another version, or not one of those that this package sends."""

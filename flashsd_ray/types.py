@@ -12,7 +12,8 @@ drafts stand, ``a + 1`` tokens are committed and the cache holds ``n + a`` posit
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TEMPERATURE = 100.0
+MAX_LOGPROBS = 20
 
 
 class FinishReason(str, Enum):
@@ -47,6 +49,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()  # besides the model's own end-of-sequence tokens
     ignore_eos: bool = False
+    logprobs: int | None = None  # alternatives reported beside each emitted token's log-probability; None: no report
 
     def __post_init__(self) -> None:
         """Raises InvalidRequestError when a parameter lies outside its range."""
@@ -58,6 +61,8 @@ class SamplingParams:
             raise InvalidRequestError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.max_new_tokens < 1:
             raise InvalidRequestError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidRequestError(f"logprobs must be in 0..{MAX_LOGPROBS}, got {self.logprobs}")
         if any(not text for text in self.stop):
             raise InvalidRequestError("a stop string must not be empty")
 
@@ -100,14 +105,58 @@ class VisualInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Turn:
+    """What one side of a conversation said: texts and pictures in their order."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[str | VisualInput, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Conversation:
+    """Everything that the model is told before it answers."""
+
+    turns: tuple[Turn, ...]
+    uses_template: bool = True  # False: the parts are joined as they are, without the model's chat template
+
+    @property
+    def visuals(self) -> tuple[VisualInput, ...]:
+        """The pictures of all turns, in order."""
+        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, VisualInput))
+
+    @classmethod
+    def of(cls, prompt: str, visuals: Sequence[VisualInput] = ()) -> Conversation:
+        """One question about some pictures."""
+        return cls(turns=(Turn(role="user", parts=(*visuals, prompt)),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CaptionRequest:
-    """What a caller asks: a prompt about some images and videos."""
+    """What a caller asks: a prompt about some images and videos, or a whole conversation."""
 
     request_id: str
-    prompt: str
+    prompt: str = ""
     visuals: tuple[VisualInput, ...] = ()
+    turns: tuple[Turn, ...] = ()  # takes the place of prompt and visuals
+    uses_template: bool = True
     sampling: SamplingParams = field(default_factory=SamplingParams)
     draft_length: int | None = None  # None: the engine decides each round
+    timeout_s: float | None = None  # counted from where the request is handed over; None: as long as it takes
+    trace: str = ""  # the span that it belongs to, as a W3C traceparent; empty: it is not traced
+
+    def __post_init__(self) -> None:
+        """Raises InvalidRequestError when both a prompt and a conversation are given, or a time limit that is past."""
+        if self.turns and (self.prompt or self.visuals):
+            raise InvalidRequestError("a request has either turns, or a prompt with visuals")
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise InvalidRequestError(f"timeout_s must be positive, got {self.timeout_s}")
+
+    @property
+    def conversation(self) -> Conversation:
+        """What the model is told, however the caller put it."""
+        if self.turns:
+            return Conversation(turns=self.turns, uses_template=self.uses_template)
+        return replace(Conversation.of(self.prompt, self.visuals), uses_template=self.uses_template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +171,23 @@ class VisualSegment:
     def stop(self) -> int:
         """First position after the segment."""
         return self.start + self.num_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VisualTokens:
+    """What the vision tower and the projector make of a picture: the same for the same content, whoever asks."""
+
+    features: Tensor  # [N, D]
+    deepstack: tuple[Tensor, ...] = ()  # each [N, D], from inner layers of the tower
+    grid: tuple[int, ...] = ()  # patches in time, height and width; empty where the family has no use for them
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the tensors take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.features, *self.deepstack))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,6 +230,16 @@ class DraftBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """How probable the target found a token, before temperature, top-k and top-p."""
+
+    token_id: int
+    logprob: float  # natural logarithm
+    top: tuple[TokenLogprob, ...] = ()  # the most probable tokens, best first
+    text: str = ""  # of the token alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
     """An order to cache the committed positions of a request below ``stop`` (one chunk of its prefill)."""
 
@@ -181,6 +257,7 @@ class Verdict:
     num_accepted: int  # a, of the block's drafts
     token_ids: tuple[int, ...]  # a accepted, then one recovered or bonus token
     taps: Tensor | None = None  # [rows, E], rows that entered the cache with this verdict; None: drafter needs none
+    logprobs: tuple[TokenLogprob, ...] = ()  # of token_ids, where the request asked for them
 
     @property
     def next_start(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashsd_ray.errors import FlashSDError
 from flashsd_ray.speculation.stats import SpeculationStats
-from flashsd_ray.types import FinishReason
+from flashsd_ray.types import FinishReason, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class Chunk:
     num_drafted: int = 0
     finish_reason: FinishReason | None = None  # None: more follows
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0  # prompt positions that were in the KV cache already
+    logprobs: tuple[TokenLogprob, ...] = ()  # of token_ids, where the request asked for them
     error: FlashSDError | None = None  # why the request ended without an answer
     stats: SpeculationStats | None = None  # totals of the request, on its last chunk
 
@@ -34,9 +37,11 @@ class Caption:
     finish_reason: FinishReason
     num_prompt_tokens: int
     stats: SpeculationStats
+    num_cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
-def joined(chunks: list[Chunk]) -> Caption:
+def joined(chunks: Sequence[Chunk]) -> Caption:
     """The answer that the chunks of one request make.
 
     Raises:
@@ -52,4 +57,6 @@ def joined(chunks: list[Chunk]) -> Caption:
         finish_reason=last.finish_reason or FinishReason.ERROR,
         num_prompt_tokens=last.num_prompt_tokens,
         stats=last.stats or SpeculationStats(),
+        num_cached_tokens=last.num_cached_tokens,
+        logprobs=tuple(token for chunk in chunks for token in chunk.logprobs),
     )

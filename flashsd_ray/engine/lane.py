@@ -6,14 +6,17 @@ process boundary: it sees its three parts through the protocols of speculation/i
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Chunk
-from flashsd_ray.errors import FlashSDError, InvalidRequestError, OverloadedError
+from flashsd_ray.engine.meters import LaneMeters
+from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError
+from flashsd_ray.scheduling.admission import Crowd, ServiceTimes, earliest_answer_s, expected_wait_s, observe_answer
 from flashsd_ray.scheduling.rounds import Standing, plan_round
 from flashsd_ray.speculation.draft_length import (
     LengthInputs,
@@ -28,7 +31,7 @@ from flashsd_ray.speculation.draft_length import (
 from flashsd_ray.speculation.interfaces import Drafter, Encoder, Target
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
 from flashsd_ray.speculation.stopping import Detokenize, Emission, StopRules
-from flashsd_ray.types import CaptionRequest, DraftBlock, EncodedPrompt, Fill, FinishReason, Verdict
+from flashsd_ray.types import CaptionRequest, DraftBlock, EncodedPrompt, Fill, FinishReason, TokenLogprob, Verdict
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +39,8 @@ class _Waiting:
     """A request that has no place yet."""
 
     request: CaptionRequest
-    prompt: EncodedPrompt | None = None  # encoded once, when it is first in the queue
+    deadline_s: float  # by the lane's clock
+    prompt: EncodedPrompt | None = None  # encoded once, when it is first in the queue, unless it came encoded
     encode_s: float = 0.0
 
 
@@ -45,12 +49,16 @@ class _Running:
     """A request whose rows are reserved."""
 
     request: CaptionRequest
+    deadline_s: float  # by the lane's clock
+    opened_s: float
     num_prompt_tokens: int
+    num_found: int  # prompt positions that another request had left in the cache
     rules: StopRules
     lengths: LengthParams
     block: DraftBlock  # the next to be judged; in round 0 empty, which is the prefill
     num_cached: int  # positions in the target's cache
     stats: SpeculationStats
+    first_token_s: float = 0.0  # from ``opened_s``
     length_state: LengthState = field(default_factory=LengthState)
 
     @property
@@ -64,7 +72,7 @@ class Lane:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | None,  # None: every request comes with its prompt encoded
         target: Target,
         drafter: Drafter,
         config: Config,
@@ -83,7 +91,8 @@ class Lane:
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[str, _Running] = {}
         self._costs = RoundCosts()
-        self._num_rounds = 0
+        self._times = ServiceTimes()
+        self.meters = LaneMeters()
 
     @property
     def is_idle(self) -> bool:
@@ -100,13 +109,40 @@ class Lane:
         """Requests being prefilled or decoded."""
         return len(self._running)
 
-    def submit(self, request: CaptionRequest) -> None:
+    @property
+    def crowd(self) -> Crowd:
+        """How busy the lane is."""
+        return Crowd(len(self._waiting), len(self._running), self._config.scheduling.max_running)
+
+    @property
+    def expected_wait_s(self) -> float:
+        """Seconds until a request that arrives now has a place, as far as the answers of late tell."""
+        return expected_wait_s(self._times, self.crowd)
+
+    def submit(self, request: CaptionRequest, prompt: EncodedPrompt | None = None, *, encode_s: float = 0.0) -> None:
         """The request waits for a place; its answer comes out of later steps.
 
         Raises:
             InvalidRequestError: the id is in use, or a limit of the configuration is exceeded.
             OverloadedError: too many requests are waiting.
+            DeadlineError: its time limit will be over before it can have a first token.
         """
+        self._check_limits(request)
+        if prompt is None and self._encoder is None:
+            raise InvalidRequestError(f"request {request.request_id} comes without its prompt, and nobody encodes here")
+        crowd, limits = self.crowd, self._config.scheduling
+        if crowd.num_waiting >= limits.max_waiting:
+            raise OverloadedError(
+                f"{crowd.num_waiting} requests are waiting (scheduling.max_waiting)",
+                retry_after_s=max(1.0, self.expected_wait_s),
+            )
+        timeout_s = request.timeout_s if request.timeout_s is not None else math.inf
+        earliest_s = earliest_answer_s(self._times, crowd)
+        if crowd.num_running and earliest_s > timeout_s:
+            raise DeadlineError(f"the first token would come after {earliest_s:.1f} s, {timeout_s:.1f} s are allowed")
+        self._waiting.append(_Waiting(request, self._clock() + timeout_s, prompt, encode_s))
+
+    def _check_limits(self, request: CaptionRequest) -> None:
         scheduling, media = self._config.scheduling, self._config.media
         in_use = {waiting.request.request_id for waiting in self._waiting} | self._running.keys()
         if request.request_id in in_use:
@@ -116,31 +152,30 @@ class Lane:
                 f"max_new_tokens is {request.sampling.max_new_tokens}, "
                 f"scheduling.max_new_tokens allows {scheduling.max_new_tokens}"
             )
-        if len(request.visuals) > media.max_inputs:
-            raise InvalidRequestError(f"{len(request.visuals)} pictures, media.max_inputs allows {media.max_inputs}")
+        num_visuals = len(request.conversation.visuals)
+        if num_visuals > media.max_inputs:
+            raise InvalidRequestError(f"{num_visuals} pictures, media.max_inputs allows {media.max_inputs}")
         if request.draft_length is not None and request.draft_length < 0:
             raise InvalidRequestError(f"draft_length must not be negative, got {request.draft_length}")
-        if len(self._waiting) >= scheduling.max_waiting:
-            raise OverloadedError(f"{len(self._waiting)} requests are waiting (scheduling.max_waiting)")
-        self._waiting.append(_Waiting(request))
 
     def cancel(self, request_id: str) -> Chunk | None:
         """The request has ended and its rows are free; None when it had ended before."""
         for waiting in self._waiting:
             if waiting.request.request_id == request_id:
                 self._waiting.remove(waiting)
+                self.meters.count_answer(FinishReason.CANCELLED.value)
                 return Chunk(request_id=request_id, finish_reason=FinishReason.CANCELLED, stats=SpeculationStats())
         running = self._running.get(request_id)
         if running is None:
             return None
-        self._close(request_id)
+        self._close(request_id, FinishReason.CANCELLED)
         return Chunk(request_id=request_id, finish_reason=FinishReason.CANCELLED, stats=running.stats)
 
     def step(self) -> list[Chunk]:
         """One round was run: what it added to the answers, and the requests that ended."""
-        refused = self._admit()
+        ended = self._expire() + self._admit()
         if not self._running:
-            return refused
+            return ended
         standings = [running.standing for running in self._running.values()]
         plan = plan_round(standings, self._config.scheduling.prefill_rows)
         judged = [self._running[request_id] for request_id in plan.verify]
@@ -160,8 +195,9 @@ class Lane:
             filling = self._running[fill.request_id]
             filling.num_cached = fill.stop
             filling.stats += SpeculationStats.of_stage("prefill", times["decode"])
+        self.meters.count_round(len(judged), times)
         rounds = zip(judged, blocks, verdicts, emissions, strict=True)
-        return refused + [self._account(*round_of_one, times) for round_of_one in rounds]
+        return ended + [self._account(*round_of_one, times) for round_of_one in rounds]
 
     def _observe_costs(self, num_drafted: int, blocks: list[DraftBlock], times: dict[str, float]) -> None:
         self._costs = observe_round(
@@ -172,6 +208,24 @@ class Lane:
             draft_s=times["draft"],
             verify_s=times["verify"],
         )
+
+    def _expire(self) -> list[Chunk]:
+        """Requests whose time is over have ended."""
+        now_s = self._clock()
+        late = [waiting for waiting in self._waiting if waiting.deadline_s <= now_s]
+        for waiting in late:
+            self._waiting.remove(waiting)
+            self.meters.count_answer("expired")
+        over = [running for running in self._running.values() if running.deadline_s <= now_s]
+        for running in over:
+            self._close(running.request.request_id, "expired")
+        chunks = [
+            _refusal(waiting.request, DeadlineError("the time was over before a place was free")) for waiting in late
+        ]
+        for running in over:
+            reached = f"after {running.stats.num_new_tokens} tokens"
+            chunks.append(_refusal(running.request, DeadlineError(f"the time was over {reached}")))
+        return chunks
 
     def _admit(self) -> list[Chunk]:
         refused = []
@@ -184,20 +238,22 @@ class Lane:
                     break  # those that run will free rows; nobody overtakes, so nobody starves
                 raise
             except FlashSDError as error:
-                request_id = waiting.request.request_id
-                refused.append(Chunk(request_id=request_id, finish_reason=FinishReason.ERROR, error=error))
+                self.meters.count_answer(FinishReason.ERROR.value)
+                refused.append(_refusal(waiting.request, error))
             self._waiting.popleft()
         return refused
 
     def _open(self, waiting: _Waiting) -> None:
         request = waiting.request
         rules = StopRules(request.sampling, self._eos_token_ids, self._detokenize)
-        if waiting.prompt is None:
+        if waiting.prompt is None and self._encoder is not None:
             began_s = self._clock()
-            waiting.prompt = self._encoder.encode(request.prompt, request.visuals)
+            waiting.prompt = self._encoder.encode(request.conversation)
             waiting.encode_s = self._clock() - began_s
         prompt = waiting.prompt
+        assert prompt is not None  # submit saw to it
         max_rows = len(prompt) + request.sampling.max_new_tokens
+        opened_s = self._clock()
         num_cached = self._target.open(request.request_id, prompt, request.sampling, max_rows)
         try:
             self._drafter.open(request.request_id, prompt, request.sampling, max_rows)
@@ -207,7 +263,10 @@ class Lane:
         fixed = self._config.speculation.draft_length or None
         self._running[request.request_id] = _Running(
             request=request,
+            deadline_s=waiting.deadline_s,
+            opened_s=opened_s,
             num_prompt_tokens=len(prompt),
+            num_found=num_cached,
             rules=rules,
             lengths=LengthParams(
                 max_length=self._drafter.max_draft_length,
@@ -217,14 +276,15 @@ class Lane:
             num_cached=num_cached,
             stats=SpeculationStats.of_stage("encode", waiting.encode_s),
         )
+        self.meters.prompt_tokens += len(prompt)
+        self.meters.cached_prompt_tokens += num_cached
 
     def _propose(self, judged: list[_Running], verdicts: list[Verdict]) -> int:
         """Requests that go on have their next block; returns the number of tokens drafted."""
-        self._num_rounds += 1
         going_on = [pair for pair in zip(judged, verdicts, strict=True) if pair[0].rules.finish_reason is None]
         if not going_on:
             return 0
-        inputs = LengthInputs(num_running=len(going_on), lane_round=self._num_rounds, costs=self._costs)
+        inputs = LengthInputs(num_running=len(going_on), lane_round=self.meters.rounds + 1, costs=self._costs)
         lengths = []
         for running, verdict in going_on:
             running.length_state = observe_verdict(
@@ -245,6 +305,7 @@ class Lane:
         """The round stands in the request's totals; a request that ended with it is closed."""
         standing = 0
         if block.round == 0:
+            running.first_token_s = self._clock() - running.opened_s
             running.stats += SpeculationStats.of_prefill() + SpeculationStats.of_stage("prefill", times["decode"])
         else:
             round_stats = RoundStats(
@@ -256,9 +317,10 @@ class Lane:
             running.stats += SpeculationStats.of_round(round_stats)
             for stage, seconds in times.items():
                 running.stats += SpeculationStats.of_stage(stage, seconds)
-        has_ended = emission.finish_reason is not None
-        if has_ended:
-            self._close(block.request_id)
+        self.meters.count_block(len(block.token_ids), standing, len(emission.token_ids))
+        if emission.finish_reason is not None:
+            self._close(block.request_id, emission.finish_reason)
+            self._times = observe_answer(self._times, self._clock() - running.opened_s, running.first_token_s)
         return Chunk(
             request_id=block.request_id,
             text=emission.text,
@@ -267,10 +329,24 @@ class Lane:
             num_drafted=len(block.token_ids),
             finish_reason=emission.finish_reason,
             num_prompt_tokens=running.num_prompt_tokens,
-            stats=running.stats if has_ended else None,
+            num_cached_tokens=running.num_found,
+            logprobs=self._spelled(verdict.logprobs[: len(emission.token_ids)]),
+            stats=running.stats if emission.finish_reason is not None else None,
         )
 
-    def _close(self, request_id: str) -> None:
+    def _spelled(self, logprobs: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
+        if self._detokenize is None:
+            return logprobs
+        return tuple(
+            replace(token, text=self._detokenize([token.token_id]), top=self._spelled(token.top)) for token in logprobs
+        )
+
+    def _close(self, request_id: str, reason: FinishReason | str) -> None:
         del self._running[request_id]
         self._target.close(request_id)
         self._drafter.close(request_id)
+        self.meters.count_answer(reason.value if isinstance(reason, FinishReason) else reason)
+
+
+def _refusal(request: CaptionRequest, error: FlashSDError) -> Chunk:
+    return Chunk(request_id=request.request_id, finish_reason=FinishReason.ERROR, error=error)

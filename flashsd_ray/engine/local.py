@@ -33,8 +33,9 @@ class Engine:
             rule=config.speculation.acceptance,
             share_prefixes=config.scheduling.share_prefixes,
         )
+        self.encoder = LocalEncoder(target)
         self.lane = Lane(
-            LocalEncoder(target),
+            self.encoder,
             self.verifier,
             drafter,
             config,

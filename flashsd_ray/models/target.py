@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from flashsd_ray.errors import InvalidRequestError, ProtocolError, StaleBlockErr
 from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.flat_batch import OpenRequest, Span, flatten, missing
 from flashsd_ray.models.kv_cache import BLOCK_ROWS, KVCache
+from flashsd_ray.models.logprobs import token_logprobs
 from flashsd_ray.speculation.acceptance import AcceptanceRule, Judgement
 from flashsd_ray.speculation.acceptance_batch import judge_blocks
-from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams, Verdict
+from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams, TokenLogprob, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ class LocalTarget:
         ]
         outcomes = self._judge(output.hidden, work, anchors)
         return [
-            self._commit(block, span.request, outcome, None if fused is None else fused[anchor:])
-            for (block, span), anchor, outcome in zip(work, anchors, outcomes, strict=True)
+            self._commit(block, span.request, judgement, logprobs, None if fused is None else fused[anchor:])
+            for (block, span), anchor, (judgement, logprobs) in zip(work, anchors, outcomes, strict=True)
         ]
 
     def _judge(
@@ -158,7 +160,7 @@ class LocalTarget:
         hidden: Tensor,  # [m, D]
         work: list[tuple[DraftBlock, Span]],
         anchors: list[int],  # flat row of each block's anchor
-    ) -> list[Judgement]:
+    ) -> list[tuple[Judgement, tuple[TokenLogprob, ...]]]:
         widths = [len(block.token_ids) + 1 for block, _ in work]
         rows = [anchor + offset for anchor, width in zip(anchors, widths, strict=True) for offset in range(width)]
         if not rows:
@@ -166,13 +168,20 @@ class LocalTarget:
         if len(rows) < len(hidden):
             hidden = hidden.index_select(0, torch.tensor(rows, device=hidden.device))
         samplings = [span.request.sampling for _, span in work]
-        return judge_blocks(self.decoder.logits(hidden), [block for block, _ in work], samplings, self._rule)
+        logits = self.decoder.logits(hidden)
+        judgements = judge_blocks(logits, [block for block, _ in work], samplings, self._rule)
+        firsts = accumulate(widths, initial=0)
+        return [
+            (judgement, () if num_top is None else token_logprobs(logits[first:], judgement.token_ids, num_top))
+            for judgement, first, num_top in zip(judgements, firsts, (s.logprobs for s in samplings), strict=False)
+        ]
 
     def _commit(
         self,
         block: DraftBlock,
         request: OpenRequest,
         outcome: Judgement,
+        logprobs: tuple[TokenLogprob, ...],
         taps: Tensor | None,  # [>= K + 1, E], from the anchor on
     ) -> Verdict:
         num_accepted, token_ids = outcome
@@ -193,6 +202,7 @@ class LocalTarget:
             num_accepted=num_accepted,
             token_ids=token_ids,
             taps=taps,
+            logprobs=logprobs,
         )
         return request.last_verdict
 

@@ -1,0 +1,41 @@
+"""Which lane a request goes to: the one that may hold its prefix, unless that one is much busier than another.
+
+Rendezvous hashing lets every edge come to the same choice without talking to the others, and a lane that comes or
+goes moves only the requests that were its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SLACK = 4  # requests that a lane may have more than the idlest one and still be chosen for its prefix
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLoad:
+    """What is known of a lane when a request arrives."""
+
+    lane_id: str
+    num_open: int  # requests waiting and running
+    is_draining: bool = False
+
+
+def choose_lane(lanes: Sequence[LaneLoad], prefix_key: str) -> str | None:
+    """The lane for a request whose prompt begins with what the key stands for; None when no lane takes requests.
+
+    An empty key says that there is nothing to share.
+    """
+    taking = [lane for lane in lanes if not lane.is_draining]
+    if not taking:
+        return None
+    idlest = min(taking, key=lambda lane: (lane.num_open, lane.lane_id))
+    if not prefix_key:
+        return idlest.lane_id
+    near = [lane for lane in taking if lane.num_open <= idlest.num_open + SLACK]
+    return max(near, key=lambda lane: _affinity(prefix_key, lane.lane_id)).lane_id
+
+
+def _affinity(prefix_key: str, lane_id: str) -> bytes:
+    return hashlib.blake2b(f"{prefix_key}@{lane_id}".encode(), digest_size=8).digest()
