@@ -1,0 +1,1 @@
+"""Generated from protos/flashsd/v1 by `make protos`; not written by hand."""
