@@ -1,0 +1,58 @@
+"""Ways to a lane and to an encoder that live in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from flashsd_ray.actors.lane_host import Feed, LaneHost
+from flashsd_ray.actors.router import Encoded
+from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.types import CaptionRequest, Conversation
+
+if TYPE_CHECKING:
+    from flashsd_ray.actors.encoder_host import EncoderHost
+
+
+class LocalLane:
+    """Keeps the LaneClient protocol for a lane host in this process."""
+
+    def __init__(self, host: LaneHost, subscriber: str) -> None:
+        self._host = host
+        self._subscriber = subscriber
+
+    @property
+    def lane_id(self) -> str:
+        """Its name."""
+        return self._host.lane_id
+
+    def feed(self) -> AsyncGenerator[Feed, None]:
+        """How the lane stands, then what its rounds give the requests of this client."""
+        return self._host.feed(self._subscriber)
+
+    async def submit(self, request: CaptionRequest, encoded: Encoded) -> None:
+        """The request waits for a place in the lane."""
+        await self._host.submit(self._subscriber, request, encoded.prompt, encode_s=encoded.encode_s)
+
+    async def cancel(self, request_id: str) -> None:
+        """The request has ended."""
+        await self._host.cancel(request_id)
+
+    async def status(self) -> LaneStatus:
+        """How busy the lane is."""
+        return await self._host.status()
+
+
+class LocalEncoding:
+    """Keeps the EncoderClient protocol for an encoder host in this process."""
+
+    def __init__(self, host: EncoderHost, clock: Callable[[], float] = perf_counter) -> None:
+        self._host = host
+        self._clock = clock
+
+    async def encode(self, conversation: Conversation) -> Encoded:
+        """The encoded prompt and the seconds it took, waiting included."""
+        began_s = self._clock()
+        prompt = await self._host.encode(conversation)
+        return Encoded(prompt=prompt, encode_s=self._clock() - began_s)

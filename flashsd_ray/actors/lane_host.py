@@ -1,0 +1,260 @@
+"""A lane in a thread of its own, for callers that live in event loops.
+
+The thread steps the lane while there is work and sleeps while there is none. Between two rounds it takes orders:
+requests, cancellations, questions about its state. What a round adds to the answers goes to each subscriber as one
+batch, so that the cost of passing it on does not grow with the number of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.engine.lane import Lane
+from flashsd_ray.engine.meters import LaneMeters
+from flashsd_ray.errors import FlashSDError, UnavailableError
+from flashsd_ray.types import CaptionRequest, EncodedPrompt, FinishReason
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What one round gave a subscriber, and how the lane stands after it."""
+
+    chunks: tuple[Chunk, ...]
+    status: LaneStatus
+
+
+@dataclass(slots=True, eq=False)
+class _Subscriber:
+    loop: asyncio.AbstractEventLoop
+    arrived: asyncio.Queue[Feed | None]
+    request_ids: set[str] = field(default_factory=set)
+
+    def put(self, feed: Feed | None) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.arrived.put_nowait, feed)
+
+
+class LaneHost:
+    """Owns a lane; every method may be called from any thread or event loop."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        lane_id: str = "lane-0",
+        free_rows: Callable[[], int] = lambda: 0,
+        total_rows: int = 0,
+    ) -> None:
+        self.lane_id = lane_id
+        self._lane = lane
+        self._free_rows = free_rows
+        self._total_rows = total_rows
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._subscribers: dict[str, _Subscriber] = {}
+        self._subscriber_of: dict[str, str] = {}
+        self._is_draining = False
+        self._is_closed = False
+        self._entrance = threading.Lock()  # nobody is behind the last order
+        self._thread = threading.Thread(target=self._run, name=f"flashsd-{lane_id}", daemon=True)
+        self._thread.start()
+
+    async def feed(self, subscriber: str) -> AsyncGenerator[Feed, None]:
+        """How the lane stands, then what its rounds give the subscriber's requests, until the lane closes.
+
+        Leaving the generator cancels the requests that are still open.
+        """
+        mine = _Subscriber(asyncio.get_running_loop(), asyncio.Queue())
+        status = await self._ask(lambda: self._subscribe(subscriber, mine))
+        try:
+            yield Feed(chunks=(), status=status)
+            while True:
+                feed = await mine.arrived.get()
+                if feed is None:
+                    return
+                yield feed
+        finally:
+            self._order(lambda: self._unsubscribe(subscriber, mine))
+
+    async def submit(
+        self, subscriber: str, request: CaptionRequest, prompt: EncodedPrompt, *, encode_s: float = 0.0
+    ) -> None:
+        """The request waits for a place in the lane; its chunks go to the subscriber.
+
+        Raises:
+            InvalidRequestError: a limit is exceeded.
+            OverloadedError: too many requests are waiting.
+            DeadlineError: the request cannot be answered in its time.
+            UnavailableError: the lane is draining or closed.
+        """
+        await self._ask(lambda: self._submit(subscriber, request, prompt, encode_s))
+
+    async def cancel(self, request_id: str) -> None:
+        """The request has ended and its rows are free; nothing happens to one that had ended before."""
+        await self._ask(lambda: self._cancel(request_id))
+
+    async def status(self) -> LaneStatus:
+        """How busy the lane is, between two rounds."""
+        return await self._ask(self._status)
+
+    async def meters(self) -> LaneMeters:
+        """The lane's totals."""
+        return await self._ask(lambda: self._lane.meters)
+
+    async def drain(self) -> None:
+        """New requests are refused; those that are open go on."""
+
+        def stop_taking() -> None:
+            self._is_draining = True
+
+        await self._ask(stop_taking)
+
+    async def close(self) -> None:
+        """The thread has ended; requests that were open have ended with UnavailableError."""
+        with self._entrance:
+            was_closed, self._is_closed = self._is_closed, True
+            if not was_closed:
+                self._orders.put(None)
+        if not was_closed:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def _order(self, act: Callable[[], None]) -> bool:
+        with self._entrance:
+            if not self._is_closed:
+                self._orders.put(act)
+            return not self._is_closed
+
+    async def _ask(self, act: Callable[[], T]) -> T:
+        """The result of something done in the lane's thread."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
+            try:
+                answer.set_result(act())
+            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+                answer.set_exception(error)
+
+        if not self._order(run):
+            raise UnavailableError(f"{self.lane_id} is closed")
+        return await asyncio.wrap_future(answer)
+
+    # Everything below runs in the lane's thread.
+
+    def _run(self) -> None:
+        while True:
+            if not self._take_orders():
+                break
+            if not self._lane.is_idle:
+                self._deliver(self._step())
+        self._deliver(self._end_all(UnavailableError(f"{self.lane_id} was closed")))
+        for subscriber in self._subscribers.values():
+            subscriber.put(None)
+        self._refuse_orders()
+
+    def _take_orders(self) -> bool:
+        """Every order so far is carried out; False when the lane shall close."""
+        must_wait = self._lane.is_idle
+        while True:
+            try:
+                order = self._orders.get(block=must_wait)
+            except queue.Empty:
+                return True
+            if order is None:
+                return False
+            order()
+            must_wait = False
+
+    def _refuse_orders(self) -> None:
+        # Whoever asked between the closing and now waits for an answer: carried out, its request ends at once.
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            if order is not None:
+                self._is_draining = True
+                order()
+
+    def _step(self) -> list[Chunk]:
+        try:
+            return self._lane.step()
+        except Exception as error:
+            # A round that fails leaves the target and the drafter in doubt about every request in it.
+            log.exception("%s: a round failed", self.lane_id)
+            reason = str(error) if isinstance(error, FlashSDError) else type(error).__name__
+            return self._end_all(UnavailableError(f"{self.lane_id}: a round failed ({reason})"))
+
+    def _end_all(self, error: FlashSDError) -> list[Chunk]:
+        chunks = []
+        for request_id in list(self._subscriber_of):
+            self._lane.cancel(request_id)
+            chunks.append(Chunk(request_id=request_id, finish_reason=FinishReason.ERROR, error=error))
+        return chunks
+
+    def _deliver(self, chunks: list[Chunk]) -> None:
+        by_subscriber: dict[str, list[Chunk]] = {}
+        for chunk in chunks:
+            name = self._subscriber_of.get(chunk.request_id)
+            if name is not None:
+                by_subscriber.setdefault(name, []).append(chunk)
+                if chunk.finish_reason is not None:
+                    self._forget(chunk.request_id)
+        if by_subscriber:
+            status = self._status()
+            for name, mine in by_subscriber.items():
+                self._subscribers[name].put(Feed(chunks=tuple(mine), status=status))
+
+    def _status(self) -> LaneStatus:
+        return LaneStatus(
+            lane_id=self.lane_id,
+            num_waiting=self._lane.num_waiting,
+            num_running=self._lane.num_running,
+            free_rows=self._free_rows(),
+            total_rows=self._total_rows,
+            is_draining=self._is_draining,
+        )
+
+    def _subscribe(self, name: str, subscriber: _Subscriber) -> LaneStatus:
+        if name in self._subscribers:
+            self._unsubscribe(name, self._subscribers[name])  # it came back: the old connection is dead
+        self._subscribers[name] = subscriber
+        return self._status()
+
+    def _unsubscribe(self, name: str, subscriber: _Subscriber) -> None:
+        if self._subscribers.get(name) is subscriber:
+            del self._subscribers[name]
+            for request_id in list(subscriber.request_ids):
+                self._cancel(request_id)
+            subscriber.put(None)
+
+    def _submit(self, name: str, request: CaptionRequest, prompt: EncodedPrompt, encode_s: float) -> None:
+        if self._is_draining:
+            raise UnavailableError(f"{self.lane_id} takes no new requests")
+        if name not in self._subscribers:
+            raise UnavailableError(f"{self.lane_id} does not know the subscriber {name!r}")
+        self._lane.submit(request, prompt, encode_s=encode_s)
+        self._subscriber_of[request.request_id] = name
+        self._subscribers[name].request_ids.add(request.request_id)
+
+    def _cancel(self, request_id: str) -> None:
+        self._lane.cancel(request_id)
+        self._forget(request_id)
+
+    def _forget(self, request_id: str) -> None:
+        name = self._subscriber_of.pop(request_id, None)
+        if name is not None and name in self._subscribers:
+            self._subscribers[name].request_ids.discard(request_id)

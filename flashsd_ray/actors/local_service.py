@@ -1,0 +1,87 @@
+"""The whole pipeline behind actors/service.py in this process: no Ray; placement ``local``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from flashsd_ray.actors.encoder_host import EncoderHost
+from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
+from flashsd_ray.actors.lane_host import LaneHost
+from flashsd_ray.actors.router import Router
+from flashsd_ray.actors.service import ModelCard, ServiceStatus
+from flashsd_ray.config import Config
+from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.engine.local import Engine
+from flashsd_ray.types import CaptionRequest
+
+
+class LocalService:
+    """One lane and one encoder of this process, as a CaptionService."""
+
+    def __init__(self, engine: Engine, *, subscriber: str = "local") -> None:
+        """Must be called where an event loop runs; the engine must not be stepped by anybody else from now on."""
+        self._encoder = EncoderHost(engine.encoder, engine.config.encoding)
+        self._lane = host_of(engine, "lane-0")
+        self._router = Router(card_of(engine))
+        self._router.set_encoders([LocalEncoding(self._encoder)])
+        self._router.set_lanes([LocalLane(self._lane, subscriber)])
+
+    @classmethod
+    async def start(cls, config: Config) -> LocalService:
+        """The model that the config names is loaded, and requests are answered.
+
+        Raises:
+            CheckpointError: the target or the drafter cannot be loaded.
+            ConfigError: a name is unknown.
+        """
+        engine = await asyncio.get_running_loop().run_in_executor(None, Engine.local, config)
+        return cls(engine)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model behind the service."""
+        return self._router.card
+
+    def stream(self, request: CaptionRequest) -> AsyncGenerator[Chunk, None]:
+        """The chunks of the answer as they are committed; closing the generator cancels the request."""
+        return self._router.stream(request)
+
+    async def prefetch(self, request: CaptionRequest) -> int:
+        """The request's prompt is in the KV cache where there was room; returns its positions."""
+        return await self._router.prefetch(request)
+
+    async def status(self) -> ServiceStatus:
+        """How the service is now."""
+        return await self._router.status()
+
+    async def close(self) -> None:
+        """Nothing runs any more."""
+        await self._router.close()
+        await self._lane.close()
+        await self._encoder.close()
+
+
+def host_of(engine: Engine, lane_id: str) -> LaneHost:
+    """The engine's lane in a thread of its own."""
+    verifier = engine.verifier
+    return LaneHost(
+        engine.lane, lane_id=lane_id, free_rows=lambda: verifier.free_rows, total_rows=verifier.cache.max_rows
+    )
+
+
+def card_of(engine: Engine) -> ModelCard:
+    """What clients are told of the engine's model."""
+    target, serving = engine.target, engine.config.serving
+    return ModelCard(
+        name=serving.model_name or target.name,
+        family=target.family.name,
+        context_length=min(target.context_length, engine.config.scheduling.cache_rows),
+        max_new_tokens=engine.config.scheduling.max_new_tokens,
+        fingerprint=target.fingerprint,
+        drafter=engine.drafter_name,
+        compressor=engine.compressor_name,
+        dtype=engine.dtype,
+        created_s=int(time.time()),
+    )
