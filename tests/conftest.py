@@ -15,7 +15,7 @@ from flashsd_ray.models.pretrained import BUNDLED
 from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
 
 TESTS = Path(__file__).parent
-MARKERS = ("unit", "contract", "e2e", "gpu", "architecture")
+MARKERS = ("unit", "contract", "ray", "e2e", "gpu", "architecture")
 
 # The same examples for everybody; HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True)

@@ -1,0 +1,91 @@
+"""Ways to lanes and encoders in other processes; Ray's errors become ours here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from flashsd_ray.actors.lane_host import Feed
+from flashsd_ray.actors.router import Encoded
+from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.errors import FlashSDError, UnavailableError
+from flashsd_ray.types import CaptionRequest, Conversation
+
+
+@contextmanager
+def errors_of(part: str) -> Iterator[None]:
+    """Inside, what went wrong in another process is raised as if it had happened here.
+
+    Raises:
+        FlashSDError: the error that the part raised.
+        UnavailableError: the part is dead, unreachable, or lost an object that it was given.
+    """
+    try:
+        yield
+    except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, FlashSDError):
+            raise cause from None
+        raise UnavailableError(f"{part} failed: {type(cause or error).__name__}: {cause or error}") from error
+    except RayActorError as error:
+        raise UnavailableError(f"{part} is lost") from error
+    except RayError as error:
+        raise UnavailableError(f"{part} cannot be reached: {type(error).__name__}") from error
+
+
+class RayLane:
+    """Keeps the LaneClient protocol for a lane in an actor."""
+
+    def __init__(self, lane_id: str, handle: Any, subscriber: str) -> None:
+        self._lane_id = lane_id
+        self._handle = handle
+        self._subscriber = subscriber
+
+    @property
+    def lane_id(self) -> str:
+        """Its name."""
+        return self._lane_id
+
+    async def feed(self) -> AsyncGenerator[Feed, None]:
+        """How the lane stands, then what every round gives the requests of this client."""
+        stream = self._handle.feed.options(num_returns="streaming").remote(self._subscriber)
+        try:
+            with errors_of(self._lane_id):
+                async for reference in stream:
+                    yield await reference
+        finally:
+            ray.cancel(stream)
+
+    async def submit(self, request: CaptionRequest, encoded: Encoded) -> None:
+        """The request waits for a place in the lane."""
+        with errors_of(self._lane_id):
+            await self._handle.submit.remote(self._subscriber, request, encoded.prompt, encoded.encode_s)
+
+    async def cancel(self, request_id: str) -> None:
+        """The request has ended."""
+        with errors_of(self._lane_id):
+            await self._handle.cancel.remote(request_id)
+
+    async def status(self) -> LaneStatus:
+        """How busy the lane is."""
+        with errors_of(self._lane_id):
+            status: LaneStatus = await self._handle.status.remote()
+            return status
+
+
+class RayEncoder:
+    """Keeps the EncoderClient protocol for an encoder in an actor; the prompt itself never comes here."""
+
+    def __init__(self, encoder_id: str, handle: Any) -> None:
+        self.encoder_id = encoder_id
+        self._handle = handle
+
+    async def encode(self, conversation: Conversation) -> Encoded:
+        """A reference to the encoded prompt, which lies in the object store of the encoder's node."""
+        with errors_of(self.encoder_id):
+            seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation)
+            return Encoded(prompt=parcel, encode_s=await seconds)
