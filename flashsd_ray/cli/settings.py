@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from flashsd_ray.cli.parsing import count_int, positive_int
-from flashsd_ray.config import Config, with_overrides
+from flashsd_ray.config import Config, from_mapping, with_overrides
+from flashsd_ray.errors import ConfigError
 from flashsd_ray.types import SamplingParams
 
 # Option and the setting that it stands for; an option wins over --set.
@@ -16,6 +18,16 @@ SHORTHANDS = {
     "drafter": "speculation.drafter",
     "compressor": "speculation.compressor",
     "batch_size": "scheduling.max_running",
+    "placement": "placement.kind",
+    "lanes": "placement.num_lanes",
+    "encoders": "placement.num_encoders",
+    "host": "serving.host",
+    "http_port": "serving.http_port",
+    "grpc_port": "serving.grpc_port",
+    "keys_file": "serving.keys_file",
+    "tls_certificate": "serving.tls_certificate",
+    "tls_key": "serving.tls_key",
+    "tls_client_ca": "serving.tls_client_ca",
 }
 
 
@@ -76,7 +88,22 @@ def config_of(arguments: argparse.Namespace) -> Config:
     """
     values = ((path, getattr(arguments, option, None)) for option, path in SHORTHANDS.items())
     shorthands = [f"{path}={value}" for path, value in values if value is not None]
-    return with_overrides(Config(), [*arguments.assignments, *shorthands])
+    return with_overrides(_file_of(arguments), [*arguments.assignments, *shorthands])
+
+
+def _file_of(arguments: argparse.Namespace) -> Config:
+    path = getattr(arguments, "config", None)
+    if path is None:
+        return Config()
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold sections of settings")
+    return from_mapping(settings)
 
 
 def sampling_of(arguments: argparse.Namespace) -> SamplingParams:

@@ -1,0 +1,77 @@
+"""Both edges and the whole pipeline in this process, without Ray: placement ``local``."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+from flashsd_ray.actors.local_service import LocalService
+from flashsd_ray.actors.service import CaptionService
+from flashsd_ray.config import Config
+from flashsd_ray.serving.running import Running
+
+
+@asynccontextmanager
+async def edges(service: CaptionService, config: Config) -> AsyncIterator[Running]:
+    """Inside the block both edges answer for the service; after it they have finished what was open."""
+    from flashsd_ray.serving.grpc.edge import open_grpc_edge
+    from flashsd_ray.serving.http.app import build_app
+    from flashsd_ray.serving.http.server import start as start_http
+    from flashsd_ray.serving.protection import Gatekeeper
+
+    gatekeeper = Gatekeeper(config.serving)
+    async with AsyncExitStack() as opened:
+        http = await start_http(build_app(service, config, gatekeeper), config)
+        opened.push_async_callback(http.stop)
+        grpc = await open_grpc_edge(service, config, gatekeeper)
+        opened.push_async_callback(grpc.stop, config.serving.drain_timeout_s)
+        yield Running(
+            host=config.serving.host,
+            http_port=http.port,
+            grpc_port=grpc.port,
+            is_tls=bool(config.serving.tls_key),
+        )
+
+
+@contextmanager
+def running(config: Config, *, says: Callable[[str], None] = lambda text: None) -> Iterator[Running]:
+    """Inside the block requests are answered by a thread of this process.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        ConfigError: a port is taken or a certificate cannot be read.
+    """
+    says("loading the model")
+    started: Future[tuple[Running, Callable[[], None]]] = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(config, started)), name="flashsd-serve")
+    thread.start()
+    try:
+        where, stop = started.result()
+        try:
+            yield where
+        finally:
+            stop()
+    finally:
+        thread.join()
+
+
+async def _serve(config: Config, started: Future[tuple[Running, Callable[[], None]]]) -> None:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopped.set)
+
+    try:
+        async with AsyncExitStack() as opened:
+            service = await LocalService.start(config)
+            opened.push_async_callback(service.close)
+            where = await opened.enter_async_context(edges(service, config))
+            started.set_result((where, stop))
+            await stopped.wait()
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
