@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from flashsd_ray.errors import InvalidRequestError, StaleBlockError, UnknownRequestError
 from flashsd_ray.models import drafters
 from flashsd_ray.types import DraftBlock, SamplingParams, Verdict
+from tests.remote_drafting import served
 from tests.tiny_drafting import VOCAB, Drafter, first_verdict, next_verdict, tiny_prompt, tiny_view
 
 KINDS = drafters.names()
 
 
-@pytest.fixture(params=KINDS)
-def drafter(request: pytest.FixtureRequest) -> Drafter:
+@pytest.fixture(params=[(kind, place) for place in ("local", "remote") for kind in KINDS], ids="-".join)
+def drafter(request: pytest.FixtureRequest) -> Iterator[Drafter]:
     torch.set_num_threads(1)
-    return drafters.build_drafter(request.param, tiny_view(), cache_rows=256, max_running=4)
+    kind, place = request.param
+    view = tiny_view()
+    local = drafters.build_drafter(kind, view, cache_rows=256, max_running=4)
+    with nullcontext(local) if place == "local" else served(local, view) as one:
+        yield one
 
 
 def open_request(drafter: Drafter, request_id: str = "r", seed: int = 0) -> Verdict:
