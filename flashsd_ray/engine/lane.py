@@ -1,7 +1,9 @@
 """Continuous batching around one encoder, one target and one drafter.
 
-Requests join and leave between rounds. A round is: plan, verify, commit, propose. The lane knows no model and no
-process boundary: it sees its three parts through the protocols of speculation/interfaces.py.
+Requests join and leave between rounds. A round is: take the blocks that were drafted, plan, verify, commit, order the
+next blocks. With two cohorts the requests take turns: while the target verifies the blocks of one, a drafter in another
+process makes those of the other. The lane knows no model and no process boundary: it sees its three parts through the
+protocols of speculation/interfaces.py.
 """
 
 from __future__ import annotations
@@ -9,19 +11,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.engine.cohorts import Cohort, Drafting, Running, Turns, begin_with, num_cohorts
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError
 from flashsd_ray.scheduling.admission import Crowd, ServiceTimes, earliest_answer_s, expected_wait_s, observe_answer
-from flashsd_ray.scheduling.rounds import Standing, plan_round
+from flashsd_ray.scheduling.rounds import plan_round
 from flashsd_ray.speculation.draft_length import (
     LengthInputs,
     LengthParams,
-    LengthState,
     RoundCosts,
     choose_length,
     observe_round,
@@ -42,29 +44,6 @@ class _Waiting:
     deadline_s: float  # by the lane's clock
     prompt: EncodedPrompt | None = None  # encoded once, when it is first in the queue, unless it came encoded
     encode_s: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A request whose rows are reserved."""
-
-    request: CaptionRequest
-    deadline_s: float  # by the lane's clock
-    opened_s: float
-    num_prompt_tokens: int
-    num_found: int  # prompt positions that another request had left in the cache
-    rules: StopRules
-    lengths: LengthParams
-    block: DraftBlock  # the next to be judged; in round 0 empty, which is the prefill
-    num_cached: int  # positions in the target's cache
-    stats: SpeculationStats
-    first_token_s: float = 0.0  # from ``opened_s``
-    length_state: LengthState = field(default_factory=LengthState)
-
-    @property
-    def standing(self) -> Standing:
-        """Where the request stands before a round."""
-        return Standing(self.block.request_id, self.block.start, self.num_cached)
 
 
 class Lane:
@@ -89,10 +68,14 @@ class Lane:
         self._detokenize = detokenize
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
+        self._turns = Turns(num_cohorts(config.placement.cohorts, drafter), self._running)
+        self._begin = begin_with(drafter)
+        self._worked_s = 0.0  # inside rounds; time between them belongs to the caller
         self._costs = RoundCosts()
         self._times = ServiceTimes()
         self.meters = LaneMeters()
+        self.on_open: Callable[[str], None] = lambda request_id: None  # told of each request that gets a place
 
     @property
     def is_idle(self) -> bool:
@@ -176,28 +159,53 @@ class Lane:
         ended = self._expire() + self._admit()
         if not self._running:
             return ended
-        standings = [running.standing for running in self._running.values()]
-        plan = plan_round(standings, self._config.scheduling.prefill_rows)
+        cohort = self._turns.take()
+        began_s = self._clock()
+        num_drafted, order_s = self._collect(cohort)
+        collected_s = self._clock()
+        members = self._turns.level(cohort)
+        plan = plan_round([running.standing for running in members], self._config.scheduling.prefill_rows)
         judged = [self._running[request_id] for request_id in plan.verify]
         blocks = [running.block for running in judged]
         has_prefill = bool(plan.fill) or any(running.standing.missing > 1 for running in judged)
-        began_s = self._clock()
         fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
         verdicts = self._target.verify(blocks, fills)
         verified_s = self._clock()
-        emissions = [running.rules.commit(verdict.token_ids) for running, verdict in zip(judged, verdicts, strict=True)]
-        num_drafted = self._propose(judged, verdicts)
-        ended_s = self._clock()
-        times = {"verify": verified_s - began_s, "draft": ended_s - verified_s, "decode": ended_s - began_s}
+        times = {"verify": verified_s - collected_s, "draft": order_s + collected_s - began_s}
         if not has_prefill:
             self._observe_costs(num_drafted, blocks, times)
+        self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
             filling.num_cached = fill.stop
-            filling.stats += SpeculationStats.of_stage("prefill", times["decode"])
-        self.meters.count_round(len(judged), times)
-        rounds = zip(judged, blocks, verdicts, emissions, strict=True)
-        return ended + [self._account(*round_of_one, times) for round_of_one in rounds]
+            filling.stats += SpeculationStats.of_stage("prefill", self._count_time(filling))
+        emissions = [running.rules.commit(verdict.token_ids) for running, verdict in zip(judged, verdicts, strict=True)]
+        rounds = list(zip(judged, blocks, verdicts, emissions, strict=True))
+        self._order(cohort, judged, verdicts)
+        ended_s = self._clock()
+        self.meters.count_round(len(judged), times | {"decode": ended_s - began_s})
+        chunks = [self._account(*one, times) for one in rounds]
+        self._worked_s += ended_s - verified_s
+        return ended + chunks
+
+    def _collect(self, cohort: Cohort) -> tuple[int, float]:
+        """Members of the cohort have the blocks that were ordered; returns tokens drafted, and what ordering took."""
+        drafting, cohort.drafting = cohort.drafting, None
+        if drafting is None or not any(self._is_running(owner) for owner in drafting.owners):
+            return 0, 0.0
+        blocks = drafting.pending.blocks()
+        for running, block in zip(drafting.owners, blocks, strict=True):
+            running.block = trim_to_confidence(block, drafting.inputs, running.lengths)
+        return sum(len(block.token_ids) for block in blocks), drafting.order_s
+
+    def _is_running(self, running: Running) -> bool:
+        # Not by its id alone: a request may have ended while its block was drafted, and its id be in use again.
+        return self._running.get(running.request.request_id) is running
+
+    def _count_time(self, running: Running) -> float:
+        """Working time of the lane since the request was last judged or filled."""
+        passed_s, running.counted_s = self._worked_s - running.counted_s, self._worked_s
+        return passed_s
 
     def _observe_costs(self, num_drafted: int, blocks: list[DraftBlock], times: dict[str, float]) -> None:
         self._costs = observe_round(
@@ -261,8 +269,9 @@ class Lane:
             self._target.close(request.request_id)
             raise
         fixed = self._config.speculation.draft_length or None
-        self._running[request.request_id] = _Running(
+        self._running[request.request_id] = Running(
             request=request,
+            cohort=self._turns.smallest,
             deadline_s=waiting.deadline_s,
             opened_s=opened_s,
             num_prompt_tokens=len(prompt),
@@ -272,19 +281,22 @@ class Lane:
                 max_length=self._drafter.max_draft_length,
                 fixed_length=fixed if request.draft_length is None else request.draft_length,
             ),
-            block=DraftBlock(request_id=request.request_id, round=0, start=len(prompt)),
+            block=_empty_block(request.request_id, len(prompt)),
             num_cached=num_cached,
             stats=SpeculationStats.of_stage("encode", waiting.encode_s),
+            counted_s=self._worked_s,
         )
+        self.on_open(request.request_id)
         self.meters.prompt_tokens += len(prompt)
         self.meters.cached_prompt_tokens += num_cached
 
-    def _propose(self, judged: list[_Running], verdicts: list[Verdict]) -> int:
-        """Requests that go on have their next block; returns the number of tokens drafted."""
+    def _order(self, cohort: Cohort, judged: list[Running], verdicts: list[Verdict]) -> None:
+        """Blocks are ordered for the requests that go on."""
         going_on = [pair for pair in zip(judged, verdicts, strict=True) if pair[0].rules.finish_reason is None]
         if not going_on:
-            return 0
-        inputs = LengthInputs(num_running=len(going_on), lane_round=self.meters.rounds + 1, costs=self._costs)
+            return
+        began_s = self._clock()
+        inputs = LengthInputs(num_running=len(going_on), lane_round=cohort.num_rounds, costs=self._costs)
         lengths = []
         for running, verdict in going_on:
             running.length_state = observe_verdict(
@@ -293,20 +305,21 @@ class Lane:
             length = choose_length(inputs, running.length_state, running.lengths)
             # The last token that may be committed is the target's own, so drafting it would be in vain.
             lengths.append(min(length, running.rules.remaining - 1))
-        blocks = self._drafter.propose([verdict for _, verdict in going_on], lengths)
-        for (running, verdict), block in zip(going_on, blocks, strict=True):
-            running.block = trim_to_confidence(block, inputs, running.lengths)
+            running.block = replace(_empty_block(verdict.request_id, verdict.next_start), round=verdict.round + 1)
             running.num_cached = verdict.next_start - 1
-        return sum(len(block.token_ids) for block in blocks)
+        pending = self._begin([verdict for _, verdict in going_on], lengths)
+        owners = [running for running, _ in going_on]
+        cohort.drafting = Drafting(owners, pending, inputs, order_s=self._clock() - began_s)
 
     def _account(
-        self, running: _Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]
+        self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]
     ) -> Chunk:
         """The round stands in the request's totals; a request that ended with it is closed."""
         standing = 0
         if block.round == 0:
             running.first_token_s = self._clock() - running.opened_s
-            running.stats += SpeculationStats.of_prefill() + SpeculationStats.of_stage("prefill", times["decode"])
+            running.stats += SpeculationStats.of_prefill()
+            running.stats += SpeculationStats.of_stage("prefill", self._count_time(running))
         else:
             round_stats = RoundStats(
                 num_draft_tokens=len(block.token_ids),
@@ -315,7 +328,7 @@ class Lane:
             )
             standing = round_stats.num_standing_tokens
             running.stats += SpeculationStats.of_round(round_stats)
-            for stage, seconds in times.items():
+            for stage, seconds in (times | {"decode": self._count_time(running)}).items():
                 running.stats += SpeculationStats.of_stage(stage, seconds)
         self.meters.count_block(len(block.token_ids), standing, len(emission.token_ids))
         if emission.finish_reason is not None:
@@ -346,6 +359,10 @@ class Lane:
         self._target.close(request_id)
         self._drafter.close(request_id)
         self.meters.count_answer(reason.value if isinstance(reason, FinishReason) else reason)
+
+
+def _empty_block(request_id: str, start: int) -> DraftBlock:
+    return DraftBlock(request_id=request_id, round=0, start=start)
 
 
 def _refusal(request: CaptionRequest, error: FlashSDError) -> Chunk:

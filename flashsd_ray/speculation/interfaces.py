@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams, Verdict, VisualInput
+    from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, Fill, SamplingParams, Verdict
 
 
 class Encoder(Protocol):
-    """Turns a prompt and its pictures into rows for the target's language model."""
+    """Turns a conversation and its pictures into rows for the target's language model."""
 
-    def encode(self, prompt: str, visuals: Sequence[VisualInput]) -> EncodedPrompt:
-        """The prompt with visual features in place.
+    def encode(self, conversation: Conversation) -> EncodedPrompt:
+        """The conversation with visual features in place.
 
         Raises:
             InvalidRequestError: the model cannot take this combination of text and pictures.
@@ -87,4 +87,25 @@ class Drafter(Protocol):
 
     def close(self, request_id: str) -> None:
         """Everything held for the request is free; closing twice is allowed."""
+        ...
+
+
+class Pending(Protocol):
+    """Blocks that are being made."""
+
+    def blocks(self) -> list[DraftBlock]:
+        """One block for each verdict, as ``propose`` returns them; waits until they are there."""
+        ...
+
+
+@runtime_checkable
+class PipelinedDrafter(Drafter, Protocol):
+    """A drafter that works while its caller does something else."""
+
+    def begin(
+        self,
+        verdicts: Sequence[Verdict],
+        lengths: Sequence[int],  # most tokens to draft for each verdict
+    ) -> Pending:
+        """The drafter has its order; ``propose`` is this and waiting for the blocks."""
         ...

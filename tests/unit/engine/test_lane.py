@@ -12,7 +12,7 @@ from flashsd_ray.engine.answers import Chunk, joined
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.errors import InvalidRequestError, OverloadedError
 from flashsd_ray.speculation.decode import decode, run_to_end
-from flashsd_ray.types import CaptionRequest, EncodedPrompt, FinishReason, SamplingParams, VisualInput
+from flashsd_ray.types import CaptionRequest, Conversation, EncodedPrompt, FinishReason, SamplingParams
 from tests.fakes import NullDrafter, ScriptDrafter, TableTarget, seeded_logits, token_prompt
 
 VOCABULARY = 6
@@ -21,12 +21,13 @@ LOGITS = seeded_logits(VOCABULARY, seed=4)
 
 
 class LetterEncoder:
-    """Each letter of the prompt is a token; pictures are refused."""
+    """Each letter of the conversation is a token; pictures are passed over."""
 
-    def encode(self, prompt: str, visuals: tuple[VisualInput, ...]) -> EncodedPrompt:
-        if "!" in prompt:
+    def encode(self, conversation: Conversation) -> EncodedPrompt:
+        text = "".join(part for turn in conversation.turns for part in turn.parts if isinstance(part, str))
+        if "!" in text:
             raise InvalidRequestError("this prompt cannot be encoded")
-        return token_prompt([ord(letter) % (VOCABULARY - 1) for letter in prompt])
+        return token_prompt([ord(letter) % (VOCABULARY - 1) for letter in text])
 
 
 class Clock:
@@ -52,7 +53,7 @@ def new_lane(target: TableTarget, **scheduling: int) -> Lane:
 
 
 def expected(request: CaptionRequest) -> tuple[int, ...]:
-    prompt = LetterEncoder().encode(request.prompt, ())
+    prompt = LetterEncoder().encode(request.conversation)
     alone = decode("oracle", prompt, request.sampling, TableTarget(LOGITS), NullDrafter(), eos_token_ids=(EOS,))
     return run_to_end(alone).token_ids
 
