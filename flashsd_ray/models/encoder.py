@@ -1,176 +1,111 @@
-"""Prompt and pictures in, rows for the language model out.
-
-The library's own forward merges visual features into the embedded prompt and works out rotary positions, differently
-for every family. We let it do so and take what it is about to hand to its language model: nothing of that is ours.
-"""
+"""Conversation in, rows for the language model out."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from flashsd_ray.errors import CheckpointError, InvalidRequestError
-from flashsd_ray.models.pretrained import Family, PretrainedTarget
-from flashsd_ray.types import EncodedPrompt, VisualInput, VisualSegment
+from flashsd_ray.config import EncodingConfig
+from flashsd_ray.errors import InvalidRequestError
+from flashsd_ray.models.chat import as_family_takes_it, refusal
+from flashsd_ray.models.merging import merged
+from flashsd_ray.models.picture_batch import PictureBatch, Plan
+from flashsd_ray.models.preprocessing import Modality, Preprocessor
+from flashsd_ray.models.pretrained import PretrainedTarget
+from flashsd_ray.models.segments import segments_of_all, segments_of_each
+from flashsd_ray.models.vision import TOGETHER, VisionTower
+from flashsd_ray.models.visual_cache import VisualCache
+from flashsd_ray.types import Conversation, EncodedPrompt, VisualSegment, VisualTokens
 
-CLOCK_HZ = 1000  # video metadata counts frames: at 1 kHz every millisecond has a number
-
-
-class _Reached(Exception):  # noqa: N818 - not an error: it ends the library's forward where we want it to end
-    """The language model was called."""
+FOR_THE_TOWER = frozenset(name for names in TOGETHER.values() for name in names) | {"image_sizes_videos"}
 
 
 class LocalEncoder:
-    """Runs the processor, the vision tower and the projector of a target in this process."""
+    """Runs the processor, the vision tower and the projector of a target in this process; any thread may call it."""
 
-    def __init__(self, target: PretrainedTarget) -> None:
+    def __init__(
+        self, target: PretrainedTarget, cache: VisualCache | None = None, config: EncodingConfig | None = None
+    ) -> None:
         self._target = target
+        self._cache = cache
+        self._preprocessor = Preprocessor(target, (config or EncodingConfig()).max_aspect_ratio)
+        self._tower = VisionTower(target)
+        self._lock = Lock()  # the library's forward is ended by a hook on the model, which all threads share
+        self.num_frames = 0  # of all conversations so far
+        self.num_frames_encoded = 0  # those of them that went through the vision tower
+
+    def encode(self, conversation: Conversation) -> EncodedPrompt:
+        """The conversation with visual features in place.
+
+        Raises:
+            InvalidRequestError: the model cannot take this combination of text and pictures.
+        """
+        return self.encode_many([conversation])[0]
+
+    def encode_many(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
+        """The same for several conversations, whose pictures go through the vision tower together.
+
+        Raises:
+            InvalidRequestError: the model cannot take one of them.
+        """
+        prompts = []
+        for outcome in self.encode_each(conversations):
+            if isinstance(outcome, InvalidRequestError):
+                raise outcome
+            prompts.append(outcome)
+        return prompts
 
     @torch.inference_mode()
-    def encode(self, prompt: str, visuals: Sequence[VisualInput]) -> EncodedPrompt:
-        """The prompt with visual features in place.
+    def encode_each(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt | InvalidRequestError]:
+        """The same, with the reason in the place of each conversation that cannot be encoded."""
+        with self._lock:
+            batch = PictureBatch(self._target.family, self._preprocessor, self._tower, self._cache)
+            plans = [self._planned(conversation, batch) for conversation in conversations]
+            batch.read()
+            self.num_frames += batch.num_frames
+            self.num_frames_encoded += batch.num_frames_encoded
+            return [self._finished(plan, batch.tokens(plan)) if isinstance(plan, Plan) else plan for plan in plans]
+
+    def process(self, conversation: Conversation) -> dict[str, Any]:
+        """What the library's processor makes of a conversation: the keyword arguments of its forward, with pixels.
 
         Raises:
             InvalidRequestError: the model cannot take this combination of text and pictures.
         """
-        inputs = self.process(prompt, visuals)
-        token_ids = tuple(inputs["input_ids"][0].tolist())
-        captured = self._run_until_language_model(inputs)
-        embeddings = captured["inputs_embeds"][0]
-        positions = captured.get("position_ids")
-        if positions is None:
-            positions = torch.arange(len(token_ids), device=embeddings.device)[None]
-        elif positions.ndim == 3:
-            positions = positions[-3:, 0]  # a fourth axis, when there, numbers text positions for packing
-        return EncodedPrompt(
-            token_ids=token_ids,
-            embeddings=embeddings,
-            positions=positions,
-            segments=self._segments(token_ids, visuals),
-            deepstack=tuple(captured.get("deepstack_visual_embeds") or ()),
-        )
+        return self._preprocessor.everything(as_family_takes_it(conversation, self._target.family))
 
-    def process(self, prompt: str, visuals: Sequence[VisualInput]) -> dict[str, Any]:
-        """What the library's processor makes of prompt and pictures: the keyword arguments of its forward.
-
-        Raises:
-            InvalidRequestError: the model cannot take this combination of text and pictures.
-        """
-        processor = self._target.processor
-        told = tell(visuals, self._target.family)
-        content = [{"type": visual.kind} for visual in told] + [{"type": "text", "text": prompt}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        options: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
-        images = [Image.fromarray(visual.frames[0]) for visual in told if visual.kind == "image"]
-        videos = [visual for visual in told if visual.kind == "video"]
-        if images:
-            options["images"] = [images]
-        if videos:
-            # Channels first: a last axis of 3 would be taken for the width of frames that are 1 or 3 high.
-            options["videos"] = [video.frames.transpose(0, 3, 1, 2) for video in videos]
-            options |= {"video_metadata": [video_metadata(video) for video in videos], "do_sample_frames": False}
+    def _planned(self, conversation: Conversation, batch: PictureBatch) -> Plan | InvalidRequestError:
         try:
-            inputs = dict(processor(**options))
-        except (ValueError, TypeError, IndexError) as error:
-            raise self._refused(error) from error
-        return {key: _on(value, self._target) for key, value in inputs.items()}
+            return batch.add(conversation)
+        except InvalidRequestError as error:
+            return error
 
-    def _run_until_language_model(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        captured: dict[str, Any] = {}
-
-        def stop(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-            captured.update(kwargs)
-            raise _Reached
-
-        model = self._target.model.model
-        if hasattr(model, "rope_deltas"):
-            model.rope_deltas = None  # the library keeps those of the last prompt
-        hook = self._target.text_model.register_forward_pre_hook(stop, with_kwargs=True)
+    def _finished(self, plan: Plan, tokens: dict[Modality, list[VisualTokens]]) -> EncodedPrompt | InvalidRequestError:
         try:
-            model(**inputs, use_cache=False)
-        except _Reached:
-            return captured
+            inputs = plan.inputs or self._preprocessor.around(plan.text, tokens.get("image", ()))
+            segments = self._segments(inputs["input_ids"][0].tolist(), plan.conversation, tokens)
+            vision = {modality: self._tower.given_back(modality, made) for modality, made in tokens.items()}
+            wanted = {name: value for name, value in inputs.items() if name not in FOR_THE_TOWER}
+            return merged(self._target, wanted, vision, segments)
+        except InvalidRequestError as error:
+            return error
         except ValueError as error:
-            raise self._refused(error) from error
-        finally:
-            hook.remove()
-        raise CheckpointError(f"{self._target.name}: the forward ended without reaching the language model")
+            return refusal(error)
 
-    def _refused(self, error: Exception) -> InvalidRequestError:
-        return InvalidRequestError(f"{self._target.name} cannot take this prompt and its pictures: {error}")
-
-    def _segments(self, token_ids: Sequence[int], visuals: Sequence[VisualInput]) -> tuple[VisualSegment, ...]:
-        runs, position = [], 0
-        for is_visual, run in itertools.groupby(token_ids, self._target.placeholder_ids.__contains__):
-            length = len(list(run))
-            if is_visual:
-                runs.append((position, length))
-            position += length
-        told = tell(visuals, self._target.family)
-        if self._target.family.independent_images and len(runs) == len(told):
-            digests = [visual.digest for visual in told]
-        else:
-            # Rows may depend on every picture of the request: they are only equal where all of it is.
-            whole = "+".join(visual.digest for visual in told)
-            digests = [f"{whole}#{index}" for index in range(len(runs))]
-        return tuple(
-            VisualSegment(start=start, num_tokens=length, digest=digest)
-            for (start, length), digest in zip(runs, digests, strict=True)
-        )
-
-
-def tell(visuals: Sequence[VisualInput], family: Family) -> list[VisualInput]:
-    """The pictures as the family's processor can take them: where it knows no video, every frame is an image."""
-    kinds = {visual.kind for visual in visuals}
-    as_video = family.takes_video and (family.mixes_video or kinds == {"video"})
-    told: list[VisualInput] = []
-    for visual in visuals:
-        if visual.kind == "video" and not as_video:
-            told += [
-                VisualInput(kind="image", frames=frame[None], timestamps_s=np.zeros(1), source=visual.source)
-                for frame in visual.frames
+    def _segments(
+        self, token_ids: list[int], told: Conversation, tokens: dict[Modality, list[VisualTokens]]
+    ) -> tuple[VisualSegment, ...]:
+        if not token_ids:
+            raise InvalidRequestError("the prompt is empty: nothing says what to answer")
+        if not self._target.family.independent_images:
+            return segments_of_all(token_ids, self._target.placeholder_ids, [visual.digest for visual in told.visuals])
+        named = {}
+        for modality, token_id in self._target.placeholders.items():
+            digests = [visual.digest for visual in told.visuals if visual.kind == modality]
+            named[token_id] = [
+                (digest, len(made)) for digest, made in zip(digests, tokens.get(modality, ()), strict=True)
             ]
-        elif visual.kind == "video" and len(visual.frames) < family.min_video_frames:
-            count = family.min_video_frames
-            told.append(
-                replace(
-                    visual,
-                    frames=visual.frames.repeat(count, axis=0)[:count],
-                    timestamps_s=visual.timestamps_s.repeat(count)[:count],
-                )
-            )
-        else:
-            told.append(visual)
-    return told
-
-
-def video_metadata(video: VisualInput) -> dict[str, Any]:
-    """What transformers' video processors are told of frames that are sampled already.
-
-    They read a frame's time as ``frames_indices[i] / fps`` and the mean rate as ``len(frames_indices) /
-    total_num_frames * fps``; a clock of 1 kHz thus carries real times.
-    """
-    times = video.timestamps_s
-    spacing_s = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
-    return {
-        "fps": CLOCK_HZ,
-        "frames_indices": [round(float(time) * CLOCK_HZ) for time in times],
-        "total_num_frames": max(1, round(spacing_s * len(times) * CLOCK_HZ)),
-        "duration": video.duration_s,
-        "height": video.frames.shape[1],
-        "width": video.frames.shape[2],
-    }
-
-
-def _on(value: Any, target: PretrainedTarget) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.to(target.model.device, target.model.dtype if value.is_floating_point() else None)
+        return segments_of_each(token_ids, named)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -36,13 +36,16 @@ class Family:
     independent_images: bool  # whether each image is one run of rows that do not depend on the other images
     mixes_video: bool = True  # whether images and videos can stand in one prompt
     min_video_frames: int = 1
+    stacks_videos: bool = False  # whether its forward takes features of videos as one tensor, [videos, N, D]
     image_token: str = "image_token_id"  # attribute of the config that holds the placeholder's id
     video_token: str = "video_token_id"
 
 
 FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5", "language_model", takes_video=False, independent_images=True),
-    "llava_onevision": Family("LLaVA-OneVision", "language_model", takes_video=True, independent_images=False),
+    "llava_onevision": Family(
+        "LLaVA-OneVision", "language_model", takes_video=True, independent_images=False, stacks_videos=True
+    ),
     "qwen2_5_vl": Family("Qwen2.5-VL", "language_model", takes_video=True, independent_images=True),
     "qwen3_vl": Family("Qwen3-VL", "language_model", takes_video=True, independent_images=True, min_video_frames=2),
     "smolvlm": Family("SmolVLM2", "text_model", takes_video=True, independent_images=False, mixes_video=False),
@@ -95,11 +98,19 @@ class PretrainedTarget:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     @cached_property
+    def placeholders(self) -> dict[Literal["image", "video"], int]:
+        """Token ids that stand where visual features go, by the kind of picture."""
+        names: dict[Literal["image", "video"], str] = {
+            "image": self.family.image_token,
+            "video": self.family.video_token,
+        }
+        found = {kind: getattr(self.model.config, name, None) for kind, name in names.items()}
+        return {kind: int(token_id) for kind, token_id in found.items() if token_id is not None}
+
+    @property
     def placeholder_ids(self) -> frozenset[int]:
-        """Token ids that stand where visual features go."""
-        names = (self.family.image_token, self.family.video_token)
-        found = (getattr(self.model.config, name, None) for name in names)
-        return frozenset(int(token_id) for token_id in found if token_id is not None)
+        """All of them."""
+        return frozenset(self.placeholders.values())
 
     @cached_property
     def eos_token_ids(self) -> tuple[int, ...]:

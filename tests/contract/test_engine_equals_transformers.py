@@ -104,7 +104,7 @@ def test_a_second_question_about_the_same_pictures_reuses_their_rows(family: str
     rows = []
     for engine in (sharing, plain):
         verifier = engine.verifier
-        opened = verifier.open("probe", engine.lane._encoder.encode(again.prompt, again.visuals), again.sampling, 400)
+        opened = verifier.open("probe", engine.lane._encoder.encode(again.conversation), again.sampling, 400)
         verifier.close("probe")
         rows.append(opened)
     assert rows[1] == 0

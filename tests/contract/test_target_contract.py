@@ -17,7 +17,7 @@ from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.models.target import LocalTarget
 from flashsd_ray.speculation.interfaces import Target
-from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams
+from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, Fill, SamplingParams
 from tests.fakes import TableTarget, seeded_logits, token_prompt
 from tests.tiny_checkpoints import checkpoint
 
@@ -32,7 +32,9 @@ def tiny() -> PretrainedTarget:
 
 @lru_cache(maxsize=1)
 def tiny_prompt() -> EncodedPrompt:
-    return LocalEncoder(tiny()).encode("Say something long enough for several chunks of a prompt, please.", ())
+    return LocalEncoder(tiny()).encode(
+        Conversation.of("Say something long enough for several chunks of a prompt, please.")
+    )
 
 
 def table_target() -> tuple[Target, EncodedPrompt]:

@@ -16,7 +16,7 @@ from flashsd_ray.models.pretrained import PretrainedTarget
 from flashsd_ray.models.target import LocalTarget, Taps
 from flashsd_ray.training.drafter.answers import Answer
 from flashsd_ray.training.drafter.questions import load_visuals
-from flashsd_ray.types import DraftBlock, EncodedPrompt, SamplingParams, VisualSegment
+from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, SamplingParams, VisualSegment
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ class Reader:
     def read(self, answer: Answer) -> Reading:
         """The target's rows over prompt and answer, computed as it computes a prompt."""
         question = answer.question
-        prompt = self._encoder.encode(question.prompt, load_visuals(question.visuals, self._media))
+        prompt = self._encoder.encode(Conversation.of(question.prompt, load_visuals(question.visuals, self._media)))
         return self.read_encoded(prompt, answer.token_ids, is_greedy=question.temperature == 0.0)
 
     @torch.inference_mode()
