@@ -1,0 +1,1 @@
+"""What outlives a request: encoded frames, sessions, ledgers; in memory, or in a Redis that may come and go."""
