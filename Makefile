@@ -10,15 +10,18 @@ PYTEST_ARGS ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench pictures ci clean
+.PHONY: help setup demo demo-serve test lint format protos bench pictures ci clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.runtime  ## create .venv with pinned versions (CPU build of torch)
 
 demo: $(VENV)/.runtime  ## caption a bundled video, then compare FLASH with plain decoding
 	@$(VENV)/bin/flashsd demo
+
+demo-serve: $(VENV)/.serve  ## start the server on Ray, ask it over HTTP and gRPC, stop it
+	@$(VENV)/bin/flashsd demo --serve
 
 test: $(VENV)/.dev  ## run the tests
 	@$(VENV)/bin/pytest $(PYTEST_ARGS)
@@ -32,6 +35,10 @@ lint: $(VENV)/.dev  ## style, types and layers
 format: $(VENV)/.dev  ## rewrite the code in its canonical form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+protos: $(VENV)/.dev  ## generate the gRPC stubs from protos/
+	$(VENV)/bin/python -m grpc_tools.protoc -I flashsd_ray/wire=protos/flashsd \
+		--python_out=. --pyi_out=. --grpc_python_out=. flashsd_ray/wire/v1/captioning.proto
 
 # The first figure needs a model of a common size; it is built with random weights, which cost the same time.
 bench: $(VENV)/.dev  ## the figures of the README (about 20 minutes; results in build/bench)
@@ -69,7 +76,12 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(PIP) --no-deps torchvision
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/.runtime
+	@echo "installing Ray Serve, gRPC and the openai client"
+	@$(PIP) --editable '.[serve]' openai
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.runtime
-	@echo "installing the tools for tests and lint"
-	@$(PIP) --editable '.[dev]'
+	@echo "installing the server and the tools for tests and lint"
+	@$(PIP) --editable '.[dev,serve,telemetry]'
 	@touch $@

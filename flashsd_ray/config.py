@@ -154,7 +154,7 @@ class EncodingConfig:
     batch_wait_s: float = field(default=0.002, metadata={"help": "time a turn waits for more frames to join it"})
     max_waiting_frames: int = field(default=4096, metadata={"help": "most frames waiting for an encoder"})
     max_aspect_ratio: float = field(
-        default=200.0, metadata={"help": "longest side of a picture over its shortest: processors scale the shortest up"}
+        default=200.0, metadata={"help": "longest side of a picture over its shortest, which many models scale up"}
     )
 
     def __post_init__(self) -> None:
@@ -390,6 +390,7 @@ def with_overrides(
     Raises:
         ConfigError: a name is unknown (the nearest valid one is named) or a value has the wrong type.
     """
+    changes: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section_name, dot, name = path.strip().partition(".")
@@ -398,8 +399,9 @@ def with_overrides(
         _check(is_dataclass(section), f"{section_name} is not a section")
         _lookup(section, name, path.strip())
         value = _parse(text.strip(), get_type_hints(type(section))[name], path.strip())
-        config = replace(config, **{section_name: replace(section, **{name: value})})
-    return config
+        changes.setdefault(section_name, {})[name] = value
+    # One replacement for each section: some settings are only right together.
+    return replace(config, **{name: replace(getattr(config, name), **values) for name, values in changes.items()})
 
 
 def _lookup(node: Any, name: str, path: str) -> Any:

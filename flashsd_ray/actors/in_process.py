@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from flashsd_ray.actors.lane_host import Feed, LaneHost
 from flashsd_ray.actors.router import Encoded
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.engine.meters import LaneMeters
+from flashsd_ray.telemetry.traces import Traces
 from flashsd_ray.types import CaptionRequest, Conversation
 
 if TYPE_CHECKING:
@@ -43,16 +45,24 @@ class LocalLane:
         """How busy the lane is."""
         return await self._host.status()
 
+    async def meters(self) -> LaneMeters:
+        """What the lane has counted so far."""
+        return await self._host.meters()
+
 
 class LocalEncoding:
     """Keeps the EncoderClient protocol for an encoder host in this process."""
 
-    def __init__(self, host: EncoderHost, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self, host: EncoderHost, clock: Callable[[], float] = perf_counter, *, traces: Traces | None = None
+    ) -> None:
         self._host = host
+        self._traces = traces or Traces()
         self._clock = clock
 
-    async def encode(self, conversation: Conversation) -> Encoded:
+    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         """The encoded prompt and the seconds it took, waiting included."""
         began_s = self._clock()
-        prompt = await self._host.encode(conversation)
+        with self._traces.during("encode", trace, visuals=len(conversation.visuals)):
+            prompt = await self._host.encode(conversation)
         return Encoded(prompt=prompt, encode_s=self._clock() - began_s)

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import FlashSDError, UnavailableError
+from flashsd_ray.telemetry.lane_spans import LaneSpans
+from flashsd_ray.telemetry.traces import Traces
 from flashsd_ray.types import CaptionRequest, EncodedPrompt, FinishReason
 
 log = logging.getLogger(__name__)
@@ -57,9 +60,12 @@ class LaneHost:
         lane_id: str = "lane-0",
         free_rows: Callable[[], int] = lambda: 0,
         total_rows: int = 0,
+        traces: Traces | None = None,
     ) -> None:
         self.lane_id = lane_id
         self._lane = lane
+        self._spans = LaneSpans(traces or Traces(), lane_id)
+        lane.on_open = self._spans.opened
         self._free_rows = free_rows
         self._total_rows = total_rows
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -110,8 +116,8 @@ class LaneHost:
         return await self._ask(self._status)
 
     async def meters(self) -> LaneMeters:
-        """The lane's totals."""
-        return await self._ask(lambda: self._lane.meters)
+        """The lane's totals, as they are between two rounds."""
+        return await self._ask(lambda: deepcopy(self._lane.meters))
 
     async def drain(self) -> None:
         """New requests are refused; those that are open go on."""
@@ -208,6 +214,7 @@ class LaneHost:
     def _deliver(self, chunks: list[Chunk]) -> None:
         by_subscriber: dict[str, list[Chunk]] = {}
         for chunk in chunks:
+            self._spans.gave(chunk)
             name = self._subscriber_of.get(chunk.request_id)
             if name is not None:
                 by_subscriber.setdefault(name, []).append(chunk)
@@ -247,11 +254,14 @@ class LaneHost:
         if name not in self._subscribers:
             raise UnavailableError(f"{self.lane_id} does not know the subscriber {name!r}")
         self._lane.submit(request, prompt, encode_s=encode_s)
+        self._spans.submitted(request)
         self._subscriber_of[request.request_id] = name
         self._subscribers[name].request_ids.add(request.request_id)
 
     def _cancel(self, request_id: str) -> None:
-        self._lane.cancel(request_id)
+        last = self._lane.cancel(request_id)
+        if last is not None:
+            self._spans.gave(last)
         self._forget(request_id)
 
     def _forget(self, request_id: str) -> None:

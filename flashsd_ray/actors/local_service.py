@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from functools import partial
 
 from flashsd_ray.actors.encoder_host import EncoderHost
 from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
@@ -14,30 +16,40 @@ from flashsd_ray.actors.service import ModelCard, ServiceStatus
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.local import Engine
+from flashsd_ray.engine.meters import LaneMeters
+from flashsd_ray.stores.latents import LatentCache
+from flashsd_ray.stores.store import Store, open_store
+from flashsd_ray.telemetry.traces import Traces
 from flashsd_ray.types import CaptionRequest
 
 
 class LocalService:
     """One lane and one encoder of this process, as a CaptionService."""
 
-    def __init__(self, engine: Engine, *, subscriber: str = "local") -> None:
+    def __init__(self, engine: Engine, *, subscriber: str = "local", traces: Traces | None = None) -> None:
         """Must be called where an event loop runs; the engine must not be stepped by anybody else from now on."""
-        self._encoder = EncoderHost(engine.encoder, engine.config.encoding)
-        self._lane = host_of(engine, "lane-0")
+        self.encoder = EncoderHost(engine.encoder, engine.config.encoding)
+        self._lane = host_of(engine, "lane-0", traces)
+        self.store: Store | None = None  # where encoded pictures are shared with other processes
         self._router = Router(card_of(engine))
-        self._router.set_encoders([LocalEncoding(self._encoder)])
+        self._router.set_encoders([LocalEncoding(self.encoder, traces=traces)])
         self._router.set_lanes([LocalLane(self._lane, subscriber)])
 
     @classmethod
-    async def start(cls, config: Config) -> LocalService:
+    async def start(cls, config: Config, *, traces: Traces | None = None) -> LocalService:
         """The model that the config names is loaded, and requests are answered.
 
         Raises:
             CheckpointError: the target or the drafter cannot be loaded.
             ConfigError: a name is unknown.
         """
-        engine = await asyncio.get_running_loop().run_in_executor(None, Engine.local, config)
-        return cls(engine)
+        store = open_store(config.stores)
+        cache = LatentCache(config.stores, store)
+        load = partial(Engine.local, config, visual_cache=cache)
+        engine = await asyncio.get_running_loop().run_in_executor(None, load)
+        service = cls(engine, traces=traces)
+        service.store = store
+        return service
 
     @property
     def card(self) -> ModelCard:
@@ -54,20 +66,32 @@ class LocalService:
 
     async def status(self) -> ServiceStatus:
         """How the service is now."""
-        return await self._router.status()
+        status = await self._router.status()
+        complaint = self.store.health() if self.store is not None else ""
+        return replace(status, degraded=(*status.degraded, complaint)) if complaint else status
+
+    async def meters(self) -> Mapping[str, LaneMeters]:
+        """What the lane has counted, by its name."""
+        return await self._router.meters()
 
     async def close(self) -> None:
         """Nothing runs any more."""
         await self._router.close()
         await self._lane.close()
-        await self._encoder.close()
+        await self.encoder.close()
+        if self.store is not None:
+            self.store.close()
 
 
-def host_of(engine: Engine, lane_id: str) -> LaneHost:
+def host_of(engine: Engine, lane_id: str, traces: Traces | None = None) -> LaneHost:
     """The engine's lane in a thread of its own."""
     verifier = engine.verifier
     return LaneHost(
-        engine.lane, lane_id=lane_id, free_rows=lambda: verifier.free_rows, total_rows=verifier.cache.max_rows
+        engine.lane,
+        lane_id=lane_id,
+        free_rows=lambda: verifier.free_rows,
+        total_rows=verifier.cache.max_rows,
+        traces=traces,
     )
 
 

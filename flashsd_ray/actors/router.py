@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, OverloadedError, UnavailableError
 from flashsd_ray.scheduling.routing import LaneLoad, choose_lane
 from flashsd_ray.types import CaptionRequest, Conversation, FinishReason
@@ -41,8 +42,8 @@ class Encoded:
 class EncoderClient(Protocol):
     """A way to an encoder."""
 
-    async def encode(self, conversation: Conversation) -> Encoded:
-        """The encoded prompt.
+    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
+        """The encoded prompt; the time it takes belongs to this trace.
 
         Raises:
             InvalidRequestError: the model cannot take this conversation.
@@ -74,6 +75,10 @@ class LaneClient(Protocol):
 
     async def status(self) -> LaneStatus:
         """How busy it is."""
+        ...
+
+    async def meters(self) -> LaneMeters:
+        """What it has counted so far."""
         ...
 
 
@@ -167,7 +172,7 @@ class Router:
         if self._is_closed:
             raise UnavailableError("the service is closed")
         deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
-        encoded = await self._encode(request.conversation)
+        encoded = await self._encode(request.conversation, request.trace)
         key = prefix_key(request.conversation)
         # Lanes see neither pixels nor text: both are in the encoded prompt.
         bare = replace(request, prompt="", visuals=(), turns=())
@@ -189,7 +194,7 @@ class Router:
                 log.warning("request %s leaves %s: %s", request.request_id, lane.lane_id, error)
                 delivered.restart()
                 # What the encoder made may have been lost together with its node; it remembers its pictures.
-                encoded = await self._encode(request.conversation)
+                encoded = await self._encode(request.conversation, request.trace)
 
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache, unless the lanes have better things to do; returns its positions."""
@@ -212,6 +217,15 @@ class Router:
         is_ready = bool(self._encoders) and any(not status.is_draining for status in present) and not self._is_closed
         return ServiceStatus(is_ready=is_ready, lanes=present, degraded=self.degraded)
 
+    async def meters(self) -> dict[str, LaneMeters]:
+        """What every lane that answers has counted, by its name."""
+        lanes = list(self._lanes.values())
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(lane.meters(), STATUS_S) for lane in lanes), return_exceptions=True
+        )
+        pairs = zip(lanes, answers, strict=True)
+        return {lane.lane_id: counted for lane, counted in pairs if isinstance(counted, LaneMeters)}
+
     async def _status_of(self, lane: LaneClient) -> LaneStatus | None:
         try:
             return await asyncio.wait_for(lane.status(), STATUS_S)
@@ -228,14 +242,14 @@ class Router:
             self._lose(lane_id)
         await asyncio.gather(*readers, *self._cancelling, return_exceptions=True)
 
-    async def _encode(self, conversation: Conversation) -> Encoded:
+    async def _encode(self, conversation: Conversation, trace: str) -> Encoded:
         for attempt in range(len(self._encoders) + 1):
             if not self._encoders:
                 break
             encoder = self._encoders[self._next_encoder % len(self._encoders)]
             self._next_encoder += 1
             try:
-                return await encoder.encode(conversation)
+                return await encoder.encode(conversation, trace)
             except UnavailableError as error:
                 log.warning("an encoder is lost (attempt %d): %s", attempt + 1, error)
         raise UnavailableError("no encoder answers")

@@ -8,6 +8,7 @@ from typing import Any
 
 from flashsd_ray.cli import caption
 from flashsd_ray.cli.parsing import Parser, UsageError, positive_int
+from flashsd_ray.config import Config, with_overrides
 from flashsd_ray.errors import CheckpointError
 
 HELP = "caption a bundled video and compare FLASH with plain decoding"
@@ -20,6 +21,10 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--clip", metavar="NAME", help="one of --list (default: the first)")
     parser.add_argument("--list", action="store_true", help="show the bundled clips and stop")
     parser.add_argument("--repeats", metavar="N", type=positive_int, help="timed answers each way")
+    parser.add_argument("--serve", action="store_true", help="start the server, ask it over HTTP and gRPC, stop it")
+    parser.add_argument(
+        "--placement", choices=("local", "colocated", "dedicated"), default="colocated", help="with --serve"
+    )
     parser.set_defaults(run=run)
 
 
@@ -35,6 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(names))
         return 0
     path = CLIPS / choose(arguments.clip, names)
+    if arguments.serve:
+        from flashsd_ray.cli.demo_serve import serve_and_ask
+
+        return serve_and_ask(
+            path, with_overrides(Config(), [f"placement.kind={arguments.placement}", "telemetry.log_level=warning"])
+        )
     options = ["--show-drafts", "--compare"]
     if arguments.repeats:
         options += ["--repeats", str(arguments.repeats)]

@@ -64,15 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--address names a Ray cluster, and --placement local uses none")
     began_s = perf_counter()
     activity = Activity()
-    with _until_told() as stopped:
-        try:
-            with _start(config, arguments.address, activity.says) as running:
-                activity.rests()
-                announce(running, config, perf_counter() - began_s)
-                stopped.wait()
-                activity.says("finishing what is open")
-        finally:
+    try:
+        with start(config, arguments.address, activity.says) as running, _until_told() as stopped:
+            # Only now: Ray sets handlers of its own when it starts.
             activity.rests()
+            announce(running, config, perf_counter() - began_s)
+            stopped.wait()
+            activity.says("finishing what is open")
+    finally:
+        activity.rests()
     return 0
 
 
@@ -87,7 +87,12 @@ def announce(running: Running, config: Config, seconds: float) -> None:
     print("  stop  Ctrl-C", flush=True)
 
 
-def _start(config: Config, address: str | None, says: Callable[[str], None]) -> AbstractContextManager[Running]:
+def start(config: Config, address: str | None, says: Callable[[str], None]) -> AbstractContextManager[Running]:
+    """A server of the placement that the config names, for as long as the block lasts.
+
+    Raises:
+        ConfigError: a package for serving is missing.
+    """
     try:
         if config.placement.kind == "local":
             from flashsd_ray.serving.local import running as running_here
@@ -106,7 +111,7 @@ def _start(config: Config, address: str | None, says: Callable[[str], None]) -> 
 def _until_told() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second one of them interrupts as usual."""
     told = threading.Event()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def tell(number: int, _frame: object) -> None:
         told.set()

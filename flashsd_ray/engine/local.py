@@ -12,6 +12,7 @@ from flashsd_ray.models.drafters import TargetView, load_drafter, resolve
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.models.visual_cache import MemoryVisualCache, VisualCache
 from flashsd_ray.speculation.interfaces import Drafter
 from flashsd_ray.types import CaptionRequest
 
@@ -19,7 +20,16 @@ from flashsd_ray.types import CaptionRequest
 class Engine:
     """A target, its drafter and the lane that drives them."""
 
-    def __init__(self, target: PretrainedTarget, drafter: Drafter, config: Config, *, drafter_name: str = "") -> None:
+    def __init__(
+        self,
+        target: PretrainedTarget,
+        drafter: Drafter,
+        config: Config,
+        *,
+        drafter_name: str = "",
+        compressor_name: str = "",
+        visual_cache: VisualCache | None = None,  # None: one of our own, in memory
+    ) -> None:
         self.target = target
         self.config = config
         self.drafter_name = drafter_name or config.speculation.drafter
@@ -33,7 +43,11 @@ class Engine:
             rule=config.speculation.acceptance,
             share_prefixes=config.scheduling.share_prefixes,
         )
-        self.encoder = LocalEncoder(target)
+        network = getattr(drafter, "network", None)
+        # What compresses the visual tokens for the drafter; ``none`` when it sees none.
+        self.compressor_name = compressor_name or ("none" if network is None else str(network.config.compressor.name))
+        cache = MemoryVisualCache(config.stores.latent_bytes) if visual_cache is None else visual_cache
+        self.encoder = LocalEncoder(target, cache, config.encoding)
         self.lane = Lane(
             self.encoder,
             self.verifier,
@@ -44,7 +58,7 @@ class Engine:
         )
 
     @classmethod
-    def local(cls, config: Config | None = None) -> Engine:
+    def local(cls, config: Config | None = None, *, visual_cache: VisualCache | None = None) -> Engine:
         """The target and the drafter that the config names are loaded.
 
         Effects:
@@ -57,10 +71,10 @@ class Engine:
         config = config or Config()
         target = load_target(config.model.name, dtype=config.model.dtype, device=config.model.device)
         target.limit_threads(config.model.threads)
-        return cls.around(target, config)
+        return cls.around(target, config, visual_cache=visual_cache)
 
     @classmethod
-    def around(cls, target: PretrainedTarget, config: Config) -> Engine:
+    def around(cls, target: PretrainedTarget, config: Config, *, visual_cache: VisualCache | None = None) -> Engine:
         """The same for a target that is loaded already.
 
         Raises:
@@ -77,13 +91,7 @@ class Engine:
             cache_rows=config.scheduling.cache_rows,
             max_running=config.scheduling.max_running,
         )
-        return cls(target, drafter, config, drafter_name=name)
-
-    @property
-    def compressor_name(self) -> str:
-        """What compresses the visual tokens for the drafter; ``none`` when it sees none."""
-        network = getattr(self.drafter, "network", None)
-        return "none" if network is None else str(network.config.compressor.name)
+        return cls(target, drafter, config, drafter_name=name, visual_cache=visual_cache)
 
     @property
     def dtype(self) -> str:

@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.router import Encoded
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import FlashSDError, UnavailableError
 from flashsd_ray.types import CaptionRequest, Conversation
 
@@ -76,6 +77,12 @@ class RayLane:
             status: LaneStatus = await self._handle.status.remote()
             return status
 
+    async def meters(self) -> LaneMeters:
+        """What the lane has counted so far."""
+        with errors_of(self._lane_id):
+            meters: LaneMeters = await self._handle.meters.remote()
+            return meters
+
 
 class RayEncoder:
     """Keeps the EncoderClient protocol for an encoder in an actor; the prompt itself never comes here."""
@@ -84,8 +91,8 @@ class RayEncoder:
         self.encoder_id = encoder_id
         self._handle = handle
 
-    async def encode(self, conversation: Conversation) -> Encoded:
+    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         """A reference to the encoded prompt, which lies in the object store of the encoder's node."""
         with errors_of(self.encoder_id):
-            seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation)
+            seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation, trace)
             return Encoded(prompt=parcel, encode_s=await seconds)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from flashsd_ray.actors.service import ModelCard
 from flashsd_ray.config import Config, PlacementConfig
-from flashsd_ray.errors import FlashSDError, UnavailableError
-from flashsd_ray.runtime.clients import errors_of
-from flashsd_ray.runtime.parts import EncoderPart, LanePart
+from flashsd_ray.errors import UnavailableError
+from flashsd_ray.runtime.members import Member, bundle, is_alive, launch, nodes_of, reserve
+from flashsd_ray.runtime.parts import DrafterAddress, DrafterPart, EncoderPart, LanePart
 
 log = logging.getLogger(__name__)
 
-POLL_S = 20.0  # a question for a newer roster is answered after so long even when nothing changed
+POLL_S = 2.0  # a question for a newer roster is answered after so long even when nothing changed: Serve waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,12 +36,11 @@ class Roster:
 
 
 @dataclass(slots=True, eq=False)
-class _Member:
-    """A part that was started."""
+class _Drafting:
+    """The dedicated drafter of a lane."""
 
-    name: str
-    handle: Any
-    group: PlacementGroup
+    member: Member
+    address: DrafterAddress
 
 
 class Fleet:
@@ -48,12 +48,14 @@ class Fleet:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._lanes: dict[str, _Member] = {}
-        self._encoders: dict[str, _Member] = {}
+        self._lanes: dict[str, Member] = {}
+        self._encoders: dict[str, Member] = {}
+        self._drafters: dict[str, _Drafting] = {}  # by the name of their lane
+        self._card: ModelCard | None = None
         self._roster = Roster(version=0)
         self._changed = asyncio.Event()
         self._num_started = 0
-        self._failures: dict[str, str] = {}
+        self._complaints: dict[str, str] = {}  # by part
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,113 +74,167 @@ class Fleet:
     async def replace(self, lane_id: str) -> None:
         """A lane that somebody could not reach is looked after now, not at the next round of health checks."""
         if lane_id in self._lanes:
-            await self._check(self._lanes, lane_id)
+            await self._check_lane(lane_id)
 
     async def close(self) -> None:
         """Every actor has ended and its place is free."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        for members in (self._lanes, self._encoders):
-            for member in list(members.values()):
-                self._end(members, member)
+        for lane_id in list(self._lanes):
+            self._end_lane(lane_id)
+        for encoder_id in list(self._encoders):
+            self._encoders.pop(encoder_id).remove()
 
     async def _keep(self) -> None:
         placement = self._config.placement
         while True:
             missing_lanes = placement.num_lanes - len(self._lanes)
             missing_encoders = max(1, placement.num_encoders) - len(self._encoders)
-            starts = [self._start_encoder() for _ in range(missing_encoders)]
-            starts += [self._start_lane() for _ in range(missing_lanes)]
+            starts = [self._guarded("encoder", self._start_encoder()) for _ in range(missing_encoders)]
+            starts += [self._guarded("lane", self._start_lane()) for _ in range(missing_lanes)]
             await asyncio.gather(*starts)
             await asyncio.sleep(placement.health_period_s)
-            checks = [self._check(self._lanes, name) for name in list(self._lanes)]
-            checks += [self._check(self._encoders, name) for name in list(self._encoders)]
+            checks = [self._check_lane(lane_id) for lane_id in list(self._lanes)]
+            checks += [self._check_encoder(encoder_id) for encoder_id in list(self._encoders)]
+            checks += [self._check_drafter(lane_id) for lane_id in list(self._drafters)]
             await asyncio.gather(*checks)
 
+    async def _guarded(self, kind: str, starting: Any) -> None:
+        """A part that cannot be started is a complaint, and another attempt later."""
+        try:
+            await starting
+            self._complain(kind, "")
+        except UnavailableError as error:
+            log.error("a %s cannot be started: %s", kind, error)
+            self._complain(kind, f"a {kind} cannot be started: {error}")
+        except Exception:
+            log.exception("a %s cannot be started", kind)
+            self._complain(kind, f"a {kind} cannot be started; the log of the fleet says why")
+
     async def _start_lane(self) -> None:
-        placement = self._config.placement
-        bundle = _bundle(placement.lane_cpus, placement.lane_gpus)
-        member = await self._start("lane", LanePart, bundle)
-        if member is not None:
-            self._lanes[member.name] = member
-            self._publish(self._roster.card or await member.handle.card.remote())
+        placement, name = self._config.placement, self._new_name("lane")
+        resources = bundle(placement.lane_cpus, placement.lane_gpus)
+        is_dedicated = placement.kind == "dedicated"
+        bundles = [resources, bundle(placement.drafter_cpus, placement.drafter_gpus)] if is_dedicated else [resources]
+        group = await reserve(name, bundles, placement.start_timeout_s)
+        member = Member(name, None, group)
+        try:
+            drafting = await self._start_drafter(member, bundles[1]) if is_dedicated else None
+            arguments = (self._config, name, drafting.address if drafting else None)
+            member = await launch(LanePart, name, group, 0, resources, arguments, placement.start_timeout_s)
+            self._card = self._card or await member.handle.card.remote()
+        except BaseException:
+            ray.util.remove_placement_group(group)  # with whatever runs in it
+            raise
+        self._lanes[name] = member
+        if drafting is not None:
+            self._drafters[name] = drafting
+        self._publish()
+
+    async def _start_drafter(self, lane: Member, resources: dict[str, float]) -> _Drafting:
+        address = DrafterAddress(address=_address_for(lane), key=secrets.token_bytes(32))
+        name = f"drafter-of-{lane.name}"
+        arguments = (self._config, name, address)
+        timeout_s = self._config.placement.start_timeout_s
+        member = await launch(DrafterPart, name, lane.group, 1, resources, arguments, timeout_s)
+        # Where it listens on another node, the port is known only now.
+        where = await member.handle.status.remote()
+        return _Drafting(member, DrafterAddress(address=where, key=address.key))
 
     async def _start_encoder(self) -> None:
-        placement = self._config.placement
-        bundle = _bundle(placement.encoder_cpus, placement.encoder_gpus)
-        member = await self._start("encoder", EncoderPart, bundle)
-        if member is not None:
-            self._encoders[member.name] = member
-            self._publish(self._roster.card)
-
-    async def _start(self, kind: str, part: type, bundle: dict[str, float]) -> _Member | None:
-        """A new member that answers; None, and the reason in the roster, when it does not come up."""
-        name = f"{kind}-{self._num_started}"
-        self._num_started += 1
-        group = placement_group([bundle], strategy="PACK", name=f"flashsd-{name}")
+        placement, name = self._config.placement, self._new_name("encoder")
+        resources = bundle(placement.encoder_cpus, placement.encoder_gpus)
+        group = await reserve(name, [resources], placement.start_timeout_s)
+        arguments = (self._config, name)
         try:
-            await asyncio.wait_for(group.ready(), self._config.placement.start_timeout_s)
-            strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-            handle = (
-                ray.remote(part)
-                .options(
-                    num_cpus=bundle.get("CPU", 0),
-                    num_gpus=bundle.get("GPU", 0),
-                    scheduling_strategy=strategy,
-                    max_concurrency=1000,
-                )
-                .remote(self._config, name)
+            member = await launch(EncoderPart, name, group, 0, resources, arguments, placement.start_timeout_s)
+        except BaseException:
+            ray.util.remove_placement_group(group)
+            raise
+        self._encoders[name] = member
+        self._publish()
+
+    async def _check_lane(self, lane_id: str) -> None:
+        """A lane that is dead, or silent for too long, is out of the roster and its place is free."""
+        member = self._lanes[lane_id]
+        lives, reason = await is_alive(member, self._config.placement.health_timeout_s)
+        if not lives and self._lanes.get(lane_id) is member:
+            log.warning("%s is replaced: %s", lane_id, reason)
+            self._end_lane(lane_id)
+            self._publish()
+
+    async def _check_encoder(self, encoder_id: str) -> None:
+        member = self._encoders[encoder_id]
+        lives, complaint = await is_alive(member, self._config.placement.health_timeout_s)
+        if lives:
+            self._complain("store", complaint)
+        elif self._encoders.get(encoder_id) is member:
+            log.warning("%s is replaced: %s", encoder_id, complaint)
+            self._encoders.pop(encoder_id).remove()
+            self._publish()
+
+    async def _check_drafter(self, lane_id: str) -> None:
+        """A drafter that is lost is started again in its place; its lane decodes plainly until then."""
+        drafting, placement = self._drafters[lane_id], self._config.placement
+        lives, reason = await is_alive(drafting.member, placement.health_timeout_s)
+        if lives or self._drafters.get(lane_id) is not drafting:
+            self._complain(f"drafter of {lane_id}", "")
+            return
+        log.warning("the drafter of %s is replaced: %s", lane_id, reason)
+        self._complain(f"drafter of {lane_id}", f"{lane_id} decodes without drafts until its drafter is back")
+        drafting.member.kill()
+        resources = bundle(placement.drafter_cpus, placement.drafter_gpus)
+        arguments = (self._config, drafting.member.name, drafting.address)
+        with suppress(UnavailableError):  # then the next check tries again
+            drafting.member = await launch(
+                DrafterPart,
+                drafting.member.name,
+                drafting.member.group,
+                1,
+                resources,
+                arguments,
+                placement.start_timeout_s,
             )
-            with errors_of(name):
-                await asyncio.wait_for(handle.status.remote(), self._config.placement.start_timeout_s)
-        except (FlashSDError, asyncio.TimeoutError) as error:
-            remove_placement_group(group)
-            reason = str(error) or f"did not start within placement.start_timeout_s ({bundle})"
-            log.error("%s: %s", name, reason)
-            self._failures[kind] = f"a {kind} cannot be started: {reason}"
-            self._publish(self._roster.card)
-            return None
-        self._failures.pop(kind, None)
-        return _Member(name, handle, group)
+            self._complain(f"drafter of {lane_id}", "")
 
-    async def _check(self, members: dict[str, _Member], name: str) -> None:
-        """A member that is dead, or silent for too long, is out of the roster and its place is free."""
-        member, placement = members[name], self._config.placement
-        try:
-            with errors_of(name):
-                await asyncio.wait_for(member.handle.status.remote(), placement.health_timeout_s)
-        except (UnavailableError, asyncio.TimeoutError) as error:
-            if members.get(name) is member:
-                log.warning("%s is replaced: %s", name, error or "it hangs")
-                self._end(members, member)
-                self._publish(self._roster.card)
+    def _end_lane(self, lane_id: str) -> None:
+        drafting = self._drafters.pop(lane_id, None)
+        if drafting is not None:
+            drafting.member.kill()
+        self._lanes.pop(lane_id).remove()
 
-    def _end(self, members: dict[str, _Member], member: _Member) -> None:
-        members.pop(member.name, None)
-        ray.kill(member.handle)
-        remove_placement_group(member.group)
+    def _new_name(self, kind: str) -> str:
+        self._num_started += 1
+        return f"{kind}-{self._num_started}"
 
-    def _publish(self, card: ModelCard | None) -> None:
-        wanted = self._config.placement
-        missing = []
-        if len(self._lanes) < wanted.num_lanes and self._roster.version:
-            missing.append(f"{len(self._lanes)} of {wanted.num_lanes} lanes are up")
+    def _complain(self, part: str, sentence: str) -> None:
+        if self._complaints.get(part, "") != sentence:
+            self._complaints[part] = sentence
+            self._publish()
+
+    def _publish(self) -> None:
+        wanted = self._config.placement.num_lanes
+        missing = [f"{len(self._lanes)} of {wanted} lanes are up"] if self._card and len(self._lanes) < wanted else []
         self._roster = Roster(
             version=self._roster.version + 1,
-            card=card,
+            card=self._card,
             lanes=tuple((member.name, member.handle) for member in self._lanes.values()),
             encoders=tuple((member.name, member.handle) for member in self._encoders.values()),
-            degraded=(*missing, *self._failures.values()),
+            degraded=(*missing, *filter(None, self._complaints.values())),
         )
         self._changed.set()
         self._changed = asyncio.Event()
 
 
-def _bundle(cpus: float, gpus: float) -> dict[str, float]:
-    # A bundle must hold something: a part that is said to need nothing gets a sliver.
-    wanted = {"CPU": cpus, "GPU": gpus}
-    return {key: value for key, value in wanted.items() if value > 0} or {"CPU": 0.01}
+def _address_for(lane: Member) -> str:
+    """A socket file where lane and drafter share a node, else a port of the drafter's node."""
+    lane_node, drafter_node = nodes_of(lane.group)
+    if lane_node == drafter_node:
+        return f"unix:{Path(tempfile.gettempdir()) / f'flashsd-{secrets.token_hex(8)}.sock'}"
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    host = next(node["NodeManagerAddress"] for node in nodes if node["NodeID"] == drafter_node)
+    return f"tcp:{host}:0"
 
 
 def cpus_needed(placement: PlacementConfig) -> float:

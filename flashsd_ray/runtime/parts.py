@@ -1,35 +1,56 @@
-"""What runs inside Ray's actors: thin shells around the plain classes of actors/, which know nothing of Ray."""
+"""What runs inside Ray's actors: thin shells around the plain classes of actors/, which know nothing of Ray.
+
+Models are imported where they are loaded: whoever only starts these actors needs no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
-from flashsd_ray.actors.encoder_host import EncoderHost
-from flashsd_ray.actors.lane_host import Feed
-from flashsd_ray.actors.local_service import card_of, host_of
-from flashsd_ray.actors.service import LaneStatus, ModelCard
 from flashsd_ray.config import Config
-from flashsd_ray.engine.local import Engine
-from flashsd_ray.models.encoder import LocalEncoder
-from flashsd_ray.models.pretrained import load_target
-from flashsd_ray.runtime.parcels import Parcel
-from flashsd_ray.types import CaptionRequest, Conversation
+from flashsd_ray.runtime.meters import RayMeters
+from flashsd_ray.telemetry.families import store_families
+from flashsd_ray.telemetry.logs import log_as
+from flashsd_ray.telemetry.traces import start
+
+if TYPE_CHECKING:
+    from flashsd_ray.actors.lane_host import Feed
+    from flashsd_ray.actors.service import LaneStatus, ModelCard
+    from flashsd_ray.engine.local import Engine
+    from flashsd_ray.engine.meters import LaneMeters
+    from flashsd_ray.runtime.parcels import Parcel
+    from flashsd_ray.types import CaptionRequest, Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterAddress:
+    """Where a lane finds its dedicated drafter."""
+
+    address: str  # unix:PATH or tcp:HOST:PORT
+    key: bytes = field(repr=False)  # both ends prove that they have it
 
 
 class LanePart:
-    """A target, its drafter and their scheduler; one lane."""
+    """A target, its drafter or the way to it, and their scheduler; one lane."""
 
-    def __init__(self, config: Config, lane_id: str) -> None:
+    def __init__(self, config: Config, lane_id: str, drafter: DrafterAddress | None = None) -> None:
         """Raises CheckpointError when the target or the drafter cannot be loaded."""
-        self._engine = Engine.local(config)
-        self._host = host_of(self._engine, lane_id)
+        from flashsd_ray.actors.local_service import card_of, host_of
+        from flashsd_ray.engine.local import Engine
+
+        log_as(config.telemetry, lane_id)
+        engine = Engine.local(config) if drafter is None else _engine_with(config, drafter)
+        self._card = card_of(engine)
+        self._traces = start(config.telemetry, lane_id)
+        self._exported = RayMeters()
+        self._host = host_of(engine, lane_id, self._traces)
 
     async def card(self) -> ModelCard:
         """The model that the lane decodes with."""
-        return card_of(self._engine)
+        return self._card
 
     async def feed(self, subscriber: str) -> AsyncGenerator[Feed, None]:
         """How the lane stands, then what its rounds give the subscriber's requests."""
@@ -46,11 +67,13 @@ class LanePart:
 
     async def status(self) -> LaneStatus:
         """How busy the lane is; an answer proves that its thread still turns."""
-        return await self._host.status()
+        status = await self._host.status()
+        self._exported.export_lane(self._host.lane_id, await self._host.meters(), status)
+        return status
 
-    async def meters(self) -> dict[str, Any]:
-        """The lane's totals by name."""
-        return asdict(await self._host.meters())
+    async def meters(self) -> LaneMeters:
+        """The lane's totals."""
+        return await self._host.meters()
 
     async def drain(self) -> None:
         """New requests are refused; those that are open go on."""
@@ -59,6 +82,46 @@ class LanePart:
     async def close(self) -> None:
         """The lane's thread has ended."""
         await self._host.close()
+        self._traces.close()
+
+
+def _engine_with(config: Config, drafter: DrafterAddress) -> Engine:
+    """An engine whose drafter is in another process."""
+    from flashsd_ray.actors.drafter_front import DrafterFront
+    from flashsd_ray.actors.remote_drafter import RemoteDrafter
+    from flashsd_ray.engine.local import Engine, view_of
+    from flashsd_ray.models.drafters import resolve
+    from flashsd_ray.models.pretrained import load_target
+
+    model = config.model
+    target = load_target(model.name, dtype=model.dtype, device=model.device)
+    target.limit_threads(model.threads)
+    view = view_of(target)
+    front = DrafterFront.load(config, view)
+    remote = RemoteDrafter.at(drafter.address, drafter.key, front, config.placement)
+    return Engine(
+        target,
+        remote,
+        config,
+        drafter_name=resolve(config.speculation.drafter, view),
+        compressor_name=front.card.compressor,
+    )
+
+
+class DrafterPart:
+    """A drafter in a process of its own; its lane talks to it past Ray, in tens of microseconds."""
+
+    def __init__(self, config: Config, drafter_id: str, drafter: DrafterAddress) -> None:
+        """Raises CheckpointError when the drafter cannot be loaded, UnavailableError when the address is taken."""
+        from flashsd_ray.actors.drafter_host import DrafterHost
+
+        log_as(config.telemetry, drafter_id)
+        self._listener = DrafterHost.load(config).listen(drafter.address, drafter.key)
+        self._listener.start()
+
+    async def status(self) -> str:
+        """Where the drafter listens; an answer proves that the process is there."""
+        return self._listener.address
 
 
 class EncoderPart:
@@ -66,18 +129,34 @@ class EncoderPart:
 
     def __init__(self, config: Config, encoder_id: str) -> None:
         """Raises CheckpointError when the target cannot be loaded."""
+        from flashsd_ray.actors.encoder_host import EncoderHost
+        from flashsd_ray.models.encoder import LocalEncoder
+        from flashsd_ray.models.pretrained import load_target
+        from flashsd_ray.stores.latents import LatentCache
+        from flashsd_ray.stores.store import open_store
+
+        log_as(config.telemetry, encoder_id)
         model = config.model
         target = load_target(model.name, dtype=model.dtype, device=model.device)
         target.limit_threads(model.threads)
         self.encoder_id = encoder_id
-        self._host = EncoderHost(LocalEncoder(target), config.encoding)
+        self._traces = start(config.telemetry, encoder_id)
+        self._exported = RayMeters()
+        self._store = open_store(config.stores)
+        cache = LatentCache(config.stores, self._store)
+        self._host = EncoderHost(LocalEncoder(target, cache, config.encoding), config.encoding)
 
-    async def encode(self, conversation: Conversation) -> tuple[float, Parcel]:
+    async def encode(self, conversation: Conversation, trace: str = "") -> tuple[float, Parcel]:
         """Seconds it took, waiting included, and the encoded prompt: two results, so that only lanes fetch the second."""
+        from flashsd_ray.runtime.parcels import Parcel
+
         began_s = perf_counter()
-        prompt = await self._host.encode(conversation)
+        with self._traces.during("encode", trace, visuals=len(conversation.visuals)):
+            prompt = await self._host.encode(conversation)
         return perf_counter() - began_s, Parcel.of(prompt)
 
-    async def status(self) -> Any:
-        """How busy the encoder is."""
-        return self._host.status()
+    async def status(self) -> str:
+        """What is wrong with the store behind the encoder; empty when nothing is."""
+        self._exported.export_encoder(self.encoder_id, self._host.status())
+        self._exported.export(store_families({self.encoder_id: self._store}))
+        return self._store.health()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from flashsd_ray.actors.router import Router
 from flashsd_ray.actors.service import ModelCard, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
+from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import UnavailableError
 from flashsd_ray.runtime.clients import RayEncoder, RayLane, errors_of
 from flashsd_ray.runtime.fleet import Roster
@@ -80,10 +81,17 @@ class FleetService:
         """How the service is now."""
         return await self._router.status()
 
+    async def meters(self) -> Mapping[str, LaneMeters]:
+        """What every lane that answers has counted, by its name."""
+        return await self._router.meters()
+
     async def close(self) -> None:
         """The fleet is followed no more, and requests that were open have ended."""
-        self._follower.cancel()
-        await asyncio.gather(self._follower, *self._replacing, return_exceptions=True)
+        # The fleet may be gone already, and a deployment without replicas answers nobody, ever.
+        waiting = (self._follower, *self._replacing)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         await self._router.close()
 
     async def _follow_forever(self, version: int) -> None:

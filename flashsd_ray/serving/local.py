@@ -9,24 +9,33 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from flashsd_ray.actors.local_service import LocalService
-from flashsd_ray.actors.service import CaptionService
+from flashsd_ray.actors.metered_service import MeteredService
 from flashsd_ray.config import Config
+from flashsd_ray.serving.grpc.edge import open_grpc_edge
+from flashsd_ray.serving.http.app import build_app
+from flashsd_ray.serving.http.server import start as start_http
+from flashsd_ray.serving.protection import Gatekeeper
 from flashsd_ray.serving.running import Running
+from flashsd_ray.telemetry.logs import log_as
+from flashsd_ray.telemetry.metrics import EdgeMeters, page
+from flashsd_ray.telemetry.traces import Traces, start
 
 
 @asynccontextmanager
-async def edges(service: CaptionService, config: Config) -> AsyncIterator[Running]:
+async def edges(service: LocalService, config: Config, traces: Traces) -> AsyncIterator[Running]:
     """Inside the block both edges answer for the service; after it they have finished what was open."""
-    from flashsd_ray.serving.grpc.edge import open_grpc_edge
-    from flashsd_ray.serving.http.app import build_app
-    from flashsd_ray.serving.http.server import start as start_http
-    from flashsd_ray.serving.protection import Gatekeeper
+    gatekeeper, meters = Gatekeeper(config.serving), EdgeMeters()
 
-    gatekeeper = Gatekeeper(config.serving)
+    async def metrics() -> str:
+        stores = {"latents": service.store} if service.store is not None else {}
+        return await page(service, meters, encoders={"encoder-0": service.encoder}, stores=stores)
+
+    over_http = MeteredService(service, meters, "http", traces=traces)
+    over_grpc = MeteredService(service, meters, "grpc", traces=traces)
     async with AsyncExitStack() as opened:
-        http = await start_http(build_app(service, config, gatekeeper), config)
+        http = await start_http(build_app(over_http, config, gatekeeper, metrics=metrics), config)
         opened.push_async_callback(http.stop)
-        grpc = await open_grpc_edge(service, config, gatekeeper)
+        grpc = await open_grpc_edge(over_grpc, config, gatekeeper)
         opened.push_async_callback(grpc.stop, config.serving.drain_timeout_s)
         yield Running(
             host=config.serving.host,
@@ -66,9 +75,12 @@ async def _serve(config: Config, started: Future[tuple[Running, Callable[[], Non
 
     try:
         async with AsyncExitStack() as opened:
-            service = await LocalService.start(config)
+            log_as(config.telemetry, "local")
+            traces = start(config.telemetry, "local")
+            opened.callback(traces.close)
+            service = await LocalService.start(config, traces=traces)
             opened.push_async_callback(service.close)
-            where = await opened.enter_async_context(edges(service, config))
+            where = await opened.enter_async_context(edges(service, config, traces))
             started.set_result((where, stop))
             await stopped.wait()
     except BaseException as error:

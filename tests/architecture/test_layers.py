@@ -11,6 +11,7 @@ from tests.architecture.repository import PACKAGE, ROOT
 IMPORT_ALL = """
 import importlib, pkgutil, random, sys, threading
 import numpy, torch
+import ray  # extends sys.path by what it carries with it, which is no affair of ours
 import flashsd_ray
 before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(),
           torch.get_num_threads(), threading.active_count(), sys.path[:])

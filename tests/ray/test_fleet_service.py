@@ -40,7 +40,7 @@ def end_fleet(fleet: Any) -> None:
 SMALL = PlacementConfig(num_lanes=2, lane_cpus=0.5, encoder_cpus=0.1, health_period_s=0.2)
 
 
-@pytest.fixture(scope="module", params=["colocated"])
+@pytest.fixture(scope="module", params=["colocated", "dedicated"])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Any]:
     fleet = start_fleet(replace(CONFIG, placement=replace(SMALL, kind=request.param)))
     yield fleet

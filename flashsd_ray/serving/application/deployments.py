@@ -11,13 +11,17 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from flashsd_ray.actors.metered_service import MeteredService
 from flashsd_ray.config import Config
 from flashsd_ray.runtime.fleet import Fleet, Roster
+from flashsd_ray.runtime.meters import RayMeters
 from flashsd_ray.runtime.service import FleetService
 from flashsd_ray.serving.grpc.edge import GrpcEdge, open_grpc_edge
 from flashsd_ray.serving.http.app import build_app
 from flashsd_ray.serving.protection import Gatekeeper
 from flashsd_ray.telemetry.logs import log_as
+from flashsd_ray.telemetry.metrics import EdgeMeters, page
+from flashsd_ray.telemetry.traces import start
 
 
 class FleetDeployment:
@@ -46,29 +50,56 @@ def _http_app() -> FastAPI:
     return _app_of_this_replica[-1]
 
 
+class _Edge:
+    """What both edges share: a way to the fleet, and what they count."""
+
+    _service: FleetService
+
+    async def _connect(self, config: Config, fleet: Any, name: str) -> MeteredService:
+        log_as(config.telemetry, name)
+        self._traces = start(config.telemetry, name)
+        self._meters, self._exported = EdgeMeters(), RayMeters()
+        self._service = await FleetService.connect(fleet, timeout_s=config.placement.start_timeout_s)
+        return MeteredService(self._service, self._meters, name, traces=self._traces)
+
+    async def check_health(self) -> None:
+        """Serve asks every few seconds; Ray's metrics are brought up to date on the occasion."""
+        self._exported.export_edges(self._meters)
+        self._exported.export_service(await self._service.status())
+
+    async def _disconnect(self) -> None:
+        await self._service.close()
+        self._traces.close()
+
+
 @serve.ingress(_http_app)
-class HttpEdgeDeployment:
+class HttpEdgeDeployment(_Edge):
     """Answers HTTP through Serve's proxy."""
 
-    async def __init__(self, config: Config, fleet: Any, grpc_edge: Any) -> None:
+    async def __init__(self, config: Config, fleet: Any, grpc_edge: Any) -> None:  # type: ignore[misc]
         """Raises UnavailableError when no lane comes up in time."""
-        log_as(config.telemetry, "http")
-        self._service = await FleetService.connect(fleet, timeout_s=config.placement.start_timeout_s)
+        service = await self._connect(config, fleet, "http")
         self._grpc_edge = grpc_edge  # keeps it part of the application
-        _app_of_this_replica.append(build_app(self._service, config, Gatekeeper(config.serving)))
+        app = build_app(
+            service,
+            config,
+            Gatekeeper(config.serving),
+            metrics=lambda: page(self._service, self._meters),
+            echoes_request_id=False,  # Serve's proxy does
+        )
+        _app_of_this_replica.append(app)
 
     async def __del__(self) -> None:
-        await self._service.close()
+        await self._disconnect()
 
 
-class GrpcEdgeDeployment:
+class GrpcEdgeDeployment(_Edge):
     """Answers gRPC on a port of its own."""
 
-    async def __init__(self, config: Config, fleet: Any) -> None:
+    async def __init__(self, config: Config, fleet: Any) -> None:  # type: ignore[misc]
         """Raises UnavailableError when no lane comes up in time, ConfigError when the port or a certificate is bad."""
-        log_as(config.telemetry, "grpc")
-        self._service = await FleetService.connect(fleet, timeout_s=config.placement.start_timeout_s)
-        self._edge: GrpcEdge = await open_grpc_edge(self._service, config)
+        service = await self._connect(config, fleet, "grpc")
+        self._edge: GrpcEdge = await open_grpc_edge(service, config)
 
     async def port(self) -> int:
         """The port that clients connect to."""
@@ -76,4 +107,4 @@ class GrpcEdgeDeployment:
 
     async def __del__(self) -> None:
         await self._edge.stop()
-        await self._service.close()
+        await self._disconnect()

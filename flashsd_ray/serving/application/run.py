@@ -43,17 +43,19 @@ def running(
         says("loading the model")
         yield _deploy(config)
     finally:
-        if address is None:
-            serve.shutdown()
-        else:
-            serve.delete(NAME)
+        # A Ray of our own ends with this process, Serve's controller included.
+        serve.delete(NAME)
         ray.shutdown()
 
 
 def _connect(config: Config, address: str | None) -> None:
     level = getattr(logging, config.telemetry.log_level.upper())
-    quiet = {"logging_level": max(level, logging.WARNING), "log_to_driver": level <= logging.DEBUG}
+    is_debugging = level <= logging.DEBUG
+    # Ray tells a person at a terminal much that only matters when something is being looked for.
+    quiet = {"logging_level": level if is_debugging else logging.ERROR, "log_to_driver": is_debugging}
+    logging.getLogger("ray.serve").setLevel(level if is_debugging else logging.WARNING)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
     try:
         if address is None:
             cpus = max(os.cpu_count() or 1, math.ceil(cpus_needed(config.placement)))

@@ -47,7 +47,7 @@ class LetterEncoding:
         self.is_lost = False
         self.num_encoded = 0
 
-    async def encode(self, conversation: Conversation) -> Encoded:
+    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         if self.is_lost:
             raise UnavailableError("this encoder is lost")
         self.num_encoded += 1
