@@ -9,16 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashsd_ray.client import AsyncClient, Client
     from flashsd_ray.config import Config
     from flashsd_ray.engine.local import Engine
     from flashsd_ray.media import load_visual
     from flashsd_ray.types import CaptionRequest, SamplingParams
 
 __version__ = "0.1.0"
-__all__ = ["CaptionRequest", "Config", "Engine", "SamplingParams", "__version__", "load_visual"]
+__all__ = [
+    "AsyncClient",
+    "CaptionRequest",
+    "Client",
+    "Config",
+    "Engine",
+    "SamplingParams",
+    "__version__",
+    "load_visual",
+]
 
 _HOMES = {
+    "AsyncClient": "flashsd_ray.client",
     "CaptionRequest": "flashsd_ray.types",
+    "Client": "flashsd_ray.client",
     "Config": "flashsd_ray.config",
     "Engine": "flashsd_ray.engine.local",
     "SamplingParams": "flashsd_ray.types",

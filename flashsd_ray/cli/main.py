@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from flashsd_ray import __version__
-from flashsd_ray.cli import caption, demo, doctor
+from flashsd_ray.cli import bench, caption, demo, doctor, serve, stream
 from flashsd_ray.cli.parsing import Parser, UsageError
 from flashsd_ray.cli.terminal import report_error
 from flashsd_ray.errors import FlashSDError
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The verb has run; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     is_debugging = "--debug" in words
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # a stream of a test, or one that is detached
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            output.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     interrupts: list[int] = []
     try:
         with _remembering(interrupts):
@@ -73,7 +73,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="flashsd", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"flashsd {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", dest="VERB", parser_class=Parser, required=True)
-    for verb in (caption, doctor, demo):
+    for verb in (caption, serve, stream, bench, doctor, demo):
         verb.add_parser(verbs)
     for named in verbs.choices.values():
         named.add_argument("--debug", action="store_true", help="show the traceback of an error")
