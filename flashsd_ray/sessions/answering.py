@@ -1,0 +1,205 @@
+"""Questions of one session, answered in order, one at a time, while frames go on arriving."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flashsd_ray.actors.service import CaptionService
+from flashsd_ray.config import Config
+from flashsd_ray.errors import FlashSDError, InvalidRequestError, OverloadedError, SequenceError
+from flashsd_ray.sessions.answer import Answer, Question
+from flashsd_ray.sessions.clock import Clock
+from flashsd_ray.sessions.events import Ask, Mode, Refused
+from flashsd_ray.sessions.history import History
+from flashsd_ray.sessions.mailboxes import Outbox
+from flashsd_ray.sessions.periods import Period
+from flashsd_ray.sessions.prefetching import Prefetcher
+from flashsd_ray.sessions.session import Session
+from flashsd_ray.sessions.settings import check_text
+from flashsd_ray.types import CaptionRequest, FinishReason
+
+
+class Answers:
+    """The queue of one stream and the answer that is being given."""
+
+    def __init__(
+        self,
+        session: Session,
+        service: CaptionService,
+        prefetcher: Prefetcher,
+        outbox: Outbox,
+        config: Config,
+        clock: Clock,
+    ) -> None:
+        self._session = session
+        self._service = service
+        self._prefetcher = prefetcher
+        self._outbox = outbox
+        self._config = config
+        self._clock = clock
+        self._open: dict[str, Question] = {}
+        self._queue: asyncio.Queue[Question] = asyncio.Queue()
+        self._current: tuple[str, asyncio.Task[None]] | None = None
+        self._num_named = 0
+        self._caption_place = asyncio.Semaphore(1)
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    @property
+    def num_open(self) -> int:
+        """Questions without a whole answer."""
+        return len(self._open)
+
+    def register(self, ask: Ask) -> Question:
+        """The question has a name, by which it can be cancelled; its turn comes after ``place``.
+
+        Raises:
+            InvalidRequestError: another open question has this name, or a text is too long.
+            OverloadedError: too many questions are waiting.
+        """
+        check_text(ask.prompt, self._config)
+        check_text(ask.ask_id, self._config)
+        if ask.ask_id in self._open:
+            raise InvalidRequestError(f"question {ask.ask_id!r} is open already")
+        asked = sum(not question.is_caption for question in self._open.values())
+        if asked > self._config.sessions.max_waiting_asks:
+            raise OverloadedError(f"{asked - 1} questions are waiting (sessions.max_waiting_asks)")
+        return self._opened(
+            Question(
+                ask_id=ask.ask_id or self._fresh_id("ask"),
+                prompt=ask.prompt,
+                sampling=ask.sampling or self._session.settings.sampling,
+                keep_history=ask.keep_history,
+                asked_s=self._clock.now_s(),
+            )
+        )
+
+    def place(self, question: Question) -> None:
+        """The question waits for its turn; it looks at what is held now.
+
+        Raises:
+            InvalidRequestError: neither the question nor the session has a prompt.
+            SequenceError: there is no frame to look at.
+        """
+        question.prompt = question.prompt or self._session.prompt
+        if not question.prompt:
+            raise InvalidRequestError("neither the question nor the session has a prompt")
+        question.snapshot = self._session.frames.snapshot()
+        if not len(question.snapshot):
+            raise SequenceError("a question needs a frame before it")
+        times_s = question.snapshot.times_s
+        question.period = Period(start_s=float(times_s[0]), end_s=float(times_s[-1]))
+        question.num_arrived = self._prefetcher.num_arrived
+        self._queue.put_nowait(question)
+
+    async def place_caption(self, period: Period) -> None:
+        """A caption of this period waits for its turn; one caption waits at a time.
+
+        Waiting here holds the next frames back, so that every period has its caption however slow the model is.
+        """
+        await self._caption_place.acquire()
+        question = self._opened(
+            Question(
+                ask_id=self._fresh_id("caption"),
+                prompt=self._session.prompt,
+                sampling=self._session.settings.sampling,
+                is_caption=True,
+                asked_s=self._clock.now_s(),
+                snapshot=self._session.frames.snapshot().since(period.start_s),
+                period=period,
+                num_arrived=self._prefetcher.num_arrived,
+            )
+        )
+        self._queue.put_nowait(question)
+
+    def close(self, question: Question) -> None:
+        """The question has had its answer, or was refused."""
+        del self._open[question.ask_id]
+        if not self._open:
+            self._none_open.set()
+
+    def cancel(self, ask_id: str) -> None:
+        """The answer ends where it is; nothing happens when it has ended or was never asked for."""
+        question = self._open.get(ask_id)
+        if question is not None:
+            question.is_cancelled = True
+        if self._current is not None and self._current[0] == ask_id:
+            self._current[1].cancel()
+
+    async def wait_answered(self) -> None:
+        """No question is open."""
+        await self._none_open.wait()
+
+    async def run(self) -> None:
+        """Answers one question after the other, until cancelled."""
+        while True:
+            question = await self._queue.get()
+            if question.is_caption:
+                self._caption_place.release()
+            await self._answer(question)
+            self.close(question)
+
+    async def _answer(self, question: Question) -> None:
+        is_compared = question.is_caption and self._session.settings.mode is Mode.CHANGES
+        previous = self._session.last_caption if is_compared else None
+        answer = Answer(question, self._outbox, self._clock, previous=previous)
+        try:
+            is_whole = not question.is_cancelled and await self._is_decoded(answer)
+        except FlashSDError as error:
+            await self._outbox.put(Refused(reason=str(error), code=error.grpc_status, ask_id=question.ask_id))
+            return
+        reason = (answer.last.finish_reason if is_whole else None) or FinishReason.CANCELLED
+        if reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self._keep(answer)
+        await answer.finish(reason)
+
+    async def _is_decoded(self, answer: Answer) -> bool:
+        # A task of its own: cancelling a question cancels that one. Being cancelled here means that the stream ends.
+        task = asyncio.create_task(self._decode(answer))
+        self._current = (answer.question.ask_id, task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._current = None
+            task.cancel()
+            await asyncio.wait({task})
+            error = None if task.cancelled() else task.exception()
+        if error is not None:
+            raise error
+        return not task.cancelled()
+
+    async def _decode(self, answer: Answer) -> None:
+        question = answer.question
+        history = History() if question.is_caption else self._session.history
+        request = CaptionRequest(
+            request_id=self._session.request_id(),
+            turns=history.turns(question.snapshot, question.prompt),
+            sampling=question.sampling,
+            draft_length=self._session.settings.draft_length,
+            timeout_s=self._config.serving.request_timeout_s or None,
+        )
+        await answer.start(request.request_id)
+        # A prefetch that is on its way does work that the answer would do a second time.
+        await self._prefetcher.settled(question.num_arrived)
+        await answer.decode(self._service, request)
+
+    def _keep(self, answer: Answer) -> None:
+        question, session = answer.question, self._session
+        session.num_answers += 1
+        if question.is_caption:
+            session.last_caption = answer.text
+        if question.keep_history:
+            num_tokens = answer.last.num_prompt_tokens + answer.stats.num_new_tokens
+            session.remember(question.snapshot, question.prompt, answer.text, num_tokens)
+            self._prefetcher.history_changed()
+
+    def _opened(self, question: Question) -> Question:
+        self._open[question.ask_id] = question
+        self._none_open.clear()
+        return question
+
+    def _fresh_id(self, kind: str) -> str:
+        while True:
+            self._num_named += 1
+            if (name := f"{kind}-{self._num_named}") not in self._open:
+                return name
