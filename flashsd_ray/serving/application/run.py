@@ -59,7 +59,7 @@ def _connect(config: Config, address: str | None) -> None:
     try:
         if address is None:
             cpus = max(os.cpu_count() or 1, math.ceil(cpus_needed(config.placement)))
-            ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
