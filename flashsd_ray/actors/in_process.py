@@ -60,6 +60,11 @@ class LocalEncoding:
         self._traces = traces or Traces()
         self._clock = clock
 
+    @property
+    def encoder_id(self) -> str:
+        """Its name."""
+        return "encoder-0"
+
     async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         """The encoded prompt and the seconds it took, waiting included."""
         began_s = self._clock()

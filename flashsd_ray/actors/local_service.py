@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from flashsd_ray.actors.encoder_host import EncoderHost
 from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
 from flashsd_ray.actors.lane_host import LaneHost
@@ -20,7 +22,7 @@ from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.stores.latents import LatentCache
 from flashsd_ray.stores.store import Store, open_store
 from flashsd_ray.telemetry.traces import Traces
-from flashsd_ray.types import CaptionRequest
+from flashsd_ray.types import CaptionRequest, Conversation, VisualInput
 
 
 class LocalService:
@@ -108,4 +110,14 @@ def card_of(engine: Engine) -> ModelCard:
         compressor=engine.compressor_name,
         dtype=engine.dtype,
         created_s=int(time.time()),
+        num_vision_tokens=_tokens_of_a_frame(engine),
     )
+
+
+def _tokens_of_a_frame(engine: Engine) -> int:
+    """Visual tokens of a frame where every picture becomes as many (LLaVA 1.5); 0 where its size decides."""
+    if engine.target.family.takes_video:
+        return 0
+    grey = VisualInput(kind="image", frames=np.full((1, 32, 32, 3), 128, np.uint8), timestamps_s=np.zeros(1))
+    prompt = engine.encoder.encode(Conversation.of("", [grey]))
+    return sum(segment.num_tokens for segment in prompt.segments)

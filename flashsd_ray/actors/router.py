@@ -42,6 +42,11 @@ class Encoded:
 class EncoderClient(Protocol):
     """A way to an encoder."""
 
+    @property
+    def encoder_id(self) -> str:
+        """Its name."""
+        ...
+
     async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         """The encoded prompt; the time it takes belongs to this trace.
 
@@ -125,12 +130,12 @@ class Router:
         *,
         patience_s: float = 30.0,  # longest wait for a lane in place of one that was lost
         clock: Callable[[], float] = time.monotonic,
-        on_lane_lost: Callable[[str], None] = lambda lane_id: None,
+        on_lost: Callable[[str], None] = lambda name: None,  # told of lanes and encoders that do not answer
     ) -> None:
         self._card = card
         self._patience_s = patience_s
         self._clock = clock
-        self._on_lane_lost = on_lane_lost
+        self._on_lost = on_lost
         self._lanes: dict[str, LaneClient] = {}
         self._statuses: dict[str, LaneStatus] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
@@ -172,7 +177,7 @@ class Router:
         if self._is_closed:
             raise UnavailableError("the service is closed")
         deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
-        encoded = await self._encode(request.conversation, request.trace)
+        encoded = await self._encode(request.conversation, request.trace, deadline_s)
         key = prefix_key(request.conversation)
         # Lanes see neither pixels nor text: both are in the encoded prompt.
         bare = replace(request, prompt="", visuals=(), turns=())
@@ -194,7 +199,7 @@ class Router:
                 log.warning("request %s leaves %s: %s", request.request_id, lane.lane_id, error)
                 delivered.restart()
                 # What the encoder made may have been lost together with its node; it remembers its pictures.
-                encoded = await self._encode(request.conversation, request.trace)
+                encoded = await self._encode(request.conversation, request.trace, deadline_s)
 
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache, unless the lanes have better things to do; returns its positions."""
@@ -242,17 +247,42 @@ class Router:
             self._lose(lane_id)
         await asyncio.gather(*readers, *self._cancelling, return_exceptions=True)
 
-    async def _encode(self, conversation: Conversation, trace: str) -> Encoded:
-        for attempt in range(len(self._encoders) + 1):
-            if not self._encoders:
+    async def _encode(self, conversation: Conversation, trace: str, deadline_s: float | None) -> Encoded:
+        failed: set[str] = set()
+        limit_s = self._limit_s(deadline_s)
+        is_second_look = False
+        while len(failed) <= MAX_MOVES:
+            encoder = self._next_of([one for one in self._encoders if is_second_look or one.encoder_id not in failed])
+            is_second_look = False
+            if encoder is not None:
+                try:
+                    return await encoder.encode(conversation, trace)
+                except UnavailableError as error:
+                    log.warning("%s is lost: %s", encoder.encoder_id, error)
+                    failed.add(encoder.encoder_id)
+                    self._on_lost(encoder.encoder_id)
+                    continue
+            if not await self._await_change(limit_s, SECOND_LOOK_S if failed else self._patience_s):
                 break
-            encoder = self._encoders[self._next_encoder % len(self._encoders)]
-            self._next_encoder += 1
-            try:
-                return await encoder.encode(conversation, trace)
-            except UnavailableError as error:
-                log.warning("an encoder is lost (attempt %d): %s", attempt + 1, error)
+            is_second_look = True
         raise UnavailableError("no encoder answers")
+
+    def _next_of(self, encoders: Sequence[EncoderClient]) -> EncoderClient | None:
+        self._next_encoder += 1
+        return encoders[self._next_encoder % len(encoders)] if encoders else None
+
+    def _limit_s(self, deadline_s: float | None) -> float:
+        patient_s = self._clock() + self._patience_s
+        return patient_s if deadline_s is None else min(patient_s, deadline_s)
+
+    async def _await_change(self, limit_s: float, most_s: float) -> bool:
+        """Something changed or some time passed; False, at once, when there is no time left."""
+        left_s = limit_s - self._clock()
+        if left_s <= 0:
+            return False
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), min(left_s, most_s))
+        return True
 
     async def _stream_from(
         self, lane: LaneClient, request: CaptionRequest, encoded: Encoded
@@ -285,8 +315,7 @@ class Router:
 
     async def _find_lane(self, key: str, failed: Sequence[str], deadline_s: float | None) -> LaneClient:
         """A lane that takes requests, waited for if need be; one that failed this request only if there is no other."""
-        limit_s = self._clock() + self._patience_s
-        limit_s = limit_s if deadline_s is None else min(limit_s, deadline_s)
+        limit_s = self._limit_s(deadline_s)
         is_second_look = False
         while True:
             loads = self._loads()
@@ -294,12 +323,9 @@ class Router:
             chosen = choose_lane(fresh, key) or (choose_lane(loads, key) if is_second_look else None)
             if chosen is not None:
                 return self._lanes[chosen]
-            left_s = limit_s - self._clock()
-            if left_s <= 0:
-                raise UnavailableError("no lane takes requests")
             # A lane that is being lost may still be listed: a moment later it is gone, or it has recovered.
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left_s, SECOND_LOOK_S) if failed else left_s)
+            if not await self._await_change(limit_s, SECOND_LOOK_S if failed else self._patience_s):
+                raise UnavailableError("no lane takes requests")
             is_second_look = True
 
     def _loads(self) -> list[LaneLoad]:
@@ -336,7 +362,7 @@ class Router:
             log.warning("%s is lost: %s", lane.lane_id, error)
         if self._lanes.get(lane.lane_id) is lane:
             self._lose(lane.lane_id)
-            self._on_lane_lost(lane.lane_id)
+            self._on_lost(lane.lane_id)
 
     def _lose(self, lane_id: str) -> None:
         self._lanes.pop(lane_id, None)

@@ -88,11 +88,16 @@ class RayEncoder:
     """Keeps the EncoderClient protocol for an encoder in an actor; the prompt itself never comes here."""
 
     def __init__(self, encoder_id: str, handle: Any) -> None:
-        self.encoder_id = encoder_id
+        self._encoder_id = encoder_id
         self._handle = handle
+
+    @property
+    def encoder_id(self) -> str:
+        """Its name."""
+        return self._encoder_id
 
     async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
         """A reference to the encoded prompt, which lies in the object store of the encoder's node."""
-        with errors_of(self.encoder_id):
+        with errors_of(self._encoder_id):
             seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation, trace)
             return Encoded(prompt=parcel, encode_s=await seconds)

@@ -54,6 +54,7 @@ class Fleet:
         self._card: ModelCard | None = None
         self._roster = Roster(version=0)
         self._changed = asyncio.Event()
+        self._is_urgent = asyncio.Event()  # something was lost: the next look at everything is now
         self._num_started = 0
         self._complaints: dict[str, str] = {}  # by part
         self._keeper: asyncio.Task[None] | None = None
@@ -71,10 +72,18 @@ class Fleet:
                 await asyncio.wait_for(self._changed.wait(), POLL_S)
         return self._roster
 
-    async def replace(self, lane_id: str) -> None:
-        """A lane that somebody could not reach is looked after now, not at the next round of health checks."""
-        if lane_id in self._lanes:
-            await self._check_lane(lane_id)
+    async def parts(self) -> dict[str, Any]:
+        """Every actor that runs now, by its name: for whoever wants to look at one, or to take it away."""
+        members = [*self._lanes.values(), *self._encoders.values(), *(one.member for one in self._drafters.values())]
+        return {member.name: member.handle for member in members}
+
+    async def replace(self, name: str) -> None:
+        """A lane or an encoder that somebody could not reach is looked after now, not with the next health checks."""
+        if name in self._lanes:
+            await self._check_lane(name)
+        elif name in self._encoders:
+            await self._check_encoder(name)
+        self._is_urgent.set()
 
     async def close(self) -> None:
         """Every actor has ended and its place is free."""
@@ -94,7 +103,9 @@ class Fleet:
             starts = [self._guarded("encoder", self._start_encoder()) for _ in range(missing_encoders)]
             starts += [self._guarded("lane", self._start_lane()) for _ in range(missing_lanes)]
             await asyncio.gather(*starts)
-            await asyncio.sleep(placement.health_period_s)
+            self._is_urgent.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_urgent.wait(), placement.health_period_s)
             checks = [self._check_lane(lane_id) for lane_id in list(self._lanes)]
             checks += [self._check_encoder(encoder_id) for encoder_id in list(self._encoders)]
             checks += [self._check_drafter(lane_id) for lane_id in list(self._drafters)]

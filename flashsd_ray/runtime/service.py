@@ -58,10 +58,10 @@ class FleetService:
                 roster = await fleet.roster.remote(roster.version)
         service: FleetService
 
-        def replace(lane_id: str) -> None:
-            service._replace(lane_id)
+        def replace(name: str) -> None:
+            service._replace(name)
 
-        service = cls(fleet, Router(roster.card, patience_s=timeout_s, on_lane_lost=replace), roster)
+        service = cls(fleet, Router(roster.card, patience_s=timeout_s, on_lost=replace), roster)
         return service
 
     @property
@@ -113,10 +113,10 @@ class FleetService:
         self._router.set_encoders([RayEncoder(name, handle) for name, handle in roster.encoders])
         self._router.set_lanes([RayLane(name, handle, self._subscriber) for name, handle in roster.lanes])
 
-    def _replace(self, lane_id: str) -> None:
+    def _replace(self, name: str) -> None:
         async def ask() -> None:
             with errors_of("the fleet"):
-                await self._fleet.replace.remote(lane_id)
+                await self._fleet.replace.remote(name)
 
         task = asyncio.create_task(ask())
         self._replacing.add(task)

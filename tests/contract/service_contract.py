@@ -122,6 +122,7 @@ class ServiceContract:
         assert service.card.name == "demo"
         assert service.card.drafter == "block"
         assert service.card.context_length > 0
+        assert service.card.num_vision_tokens == 36
         assert (await service.status()).is_ready
 
     async def test_stop_strings_and_finish_reasons(self, service: CaptionService) -> None:

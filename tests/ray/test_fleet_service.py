@@ -95,3 +95,36 @@ async def test_a_killed_lane_costs_no_token_and_is_replaced(
         after = await fleet.roster.remote(after.version)
     assert (await answer(service, requests_about(clips)[0])).token_ids == expected[0].token_ids
     await service.close()
+
+
+async def test_a_killed_encoder_is_replaced_and_nothing_is_lost(
+    fleet: Any, clips: list[Path], expected: list[Caption]
+) -> None:
+    service = await FleetService.connect(fleet, timeout_s=120)
+    roster = await roster_with(fleet, 2)
+    (lost, handle), *_ = roster.encoders
+    ray.kill(handle)
+    # There is one encoder, so these wait for its successor.
+    answers = await asyncio.gather(*(answer(service, request) for request in requests_about(clips)[:4]))
+    assert [caption.token_ids for caption in answers] == [caption.token_ids for caption in expected[:4]]
+    assert lost not in dict((await fleet.roster.remote()).encoders)
+    await service.close()
+
+
+async def test_a_killed_drafter_costs_speed_and_no_token(
+    fleet: Any, clips: list[Path], expected: list[Caption]
+) -> None:
+    service = await FleetService.connect(fleet, timeout_s=120)
+    await roster_with(fleet, 2)
+    drafters = {name: handle for name, handle in (await fleet.parts.remote()).items() if name.startswith("drafter")}
+    for handle in drafters.values():
+        ray.kill(handle)
+    answers = await asyncio.gather(*(answer(service, request) for request in requests_about(clips)[:8]))
+    assert [caption.token_ids for caption in answers] == [caption.token_ids for caption in expected[:8]]
+    if drafters:
+        drafted = 0
+        while not drafted:  # until a drafter is back
+            caption = await answer(service, requests_about(clips)[0])
+            assert caption.token_ids == expected[0].token_ids
+            drafted = caption.stats.num_draft_tokens
+    await service.close()

@@ -35,9 +35,9 @@ class FleetDeployment:
         """The roster as soon as it is newer than the known one, or after a while as it is."""
         return await self._fleet.roster(known_version)
 
-    async def replace(self, lane_id: str) -> None:
-        """A lane that could not be reached is looked after."""
-        await self._fleet.replace(lane_id)
+    async def replace(self, name: str) -> None:
+        """A lane or an encoder that could not be reached is looked after."""
+        await self._fleet.replace(name)
 
     async def __del__(self) -> None:
         await self._fleet.close()

@@ -43,7 +43,8 @@ def encoded(conversation: Conversation) -> EncodedPrompt:
 class LetterEncoding:
     """Each letter is a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder_id: str = "encoder-1") -> None:
+        self.encoder_id = encoder_id
         self.is_lost = False
         self.num_encoded = 0
 
@@ -193,13 +194,14 @@ async def test_limits_of_the_lane_reach_the_caller() -> None:
 
 async def test_another_encoder_steps_in() -> None:
     async with serving(1) as (router, _, first):
-        second = LetterEncoding()
+        second = LetterEncoding("encoder-2")
         router.set_encoders([first, second])
         first.is_lost = True
         for number in range(4):
             assert tokens_of(await answer(router, asking(number))) == expected(asking(number))
         assert second.num_encoded == 4
         second.is_lost = True
+        router._patience_s = 0.0
         with pytest.raises(UnavailableError, match="no encoder"):
             await answer(router, asking(9))
 
