@@ -18,6 +18,8 @@ from flashsd_ray.runtime.meters import RayMeters
 from flashsd_ray.runtime.service import FleetService
 from flashsd_ray.serving.grpc.edge import GrpcEdge, open_grpc_edge
 from flashsd_ray.serving.http.app import build_app
+from flashsd_ray.serving.http.server import HttpEdge as HttpServer
+from flashsd_ray.serving.http.server import start as start_http
 from flashsd_ray.serving.protection import Gatekeeper
 from flashsd_ray.telemetry.logs import log_as
 from flashsd_ray.telemetry.metrics import EdgeMeters, page
@@ -72,9 +74,24 @@ class _Edge:
         self._traces.close()
 
 
+def _closed_door() -> FastAPI:
+    """What Serve's proxy gets to see where clients must show certificates."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], status_code=403)
+    async def refuse(path: str) -> dict[str, dict[str, str]]:
+        message = "client certificates are asked for (serving.tls_client_ca): connect to the edge's own port"
+        return {"error": {"message": message, "type": "permission_error"}}
+
+    return app
+
+
 @serve.ingress(_http_app)
 class HttpEdgeDeployment(_Edge):
-    """Answers HTTP through Serve's proxy."""
+    """Answers HTTP through Serve's proxy, or on a port of its own where clients must show certificates.
+
+    Serve's proxy takes an authority for client certificates and then asks nobody for one.
+    """
 
     async def __init__(self, config: Config, fleet: Any, grpc_edge: Any) -> None:  # type: ignore[misc]
         """Raises UnavailableError when no lane comes up in time."""
@@ -87,9 +104,19 @@ class HttpEdgeDeployment(_Edge):
             metrics=lambda: page(self._service, self._meters),
             echoes_request_id=False,  # Serve's proxy does
         )
+        self._server: HttpServer | None = None
+        if config.serving.tls_client_ca:
+            self._server = await start_http(app, config)
+            app = _closed_door()
         _app_of_this_replica.append(app)
 
+    async def port(self) -> int | None:
+        """The port of its own, where it has one."""
+        return self._server.port if self._server is not None else None
+
     async def __del__(self) -> None:
+        if self._server is not None:
+            await self._server.stop()
         await self._disconnect()
 
 

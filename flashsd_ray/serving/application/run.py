@@ -68,14 +68,16 @@ def _connect(config: Config, address: str | None) -> None:
 
 def _deploy(config: Config) -> Running:
     serving = config.serving
+    is_local = serving.host in ("127.0.0.1", "localhost", "::1")
+    # With client certificates the edge has a port of its own, and there is no proxy.
+    proxies = "Disabled" if serving.tls_client_ca else "HeadOnly" if is_local else "EveryNode"
     serve.start(
-        proxy_location="HeadOnly" if serving.host in ("127.0.0.1", "localhost", "::1") else "EveryNode",
+        proxy_location=proxies,
         http_options=HTTPOptions(
             host=serving.host,
             port=serving.http_port,
             ssl_certfile=serving.tls_certificate or None,
             ssl_keyfile=serving.tls_key or None,
-            ssl_ca_certs=serving.tls_client_ca or None,
         ),
         logging_config={"log_level": config.telemetry.log_level.upper(), "enable_access_log": False},
     )
