@@ -16,7 +16,7 @@ from flashsd_ray.models.drafters.registry import FREE, NETWORKS
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget
 from flashsd_ray.speculation.stats import SpeculationStats
-from flashsd_ray.types import SamplingParams
+from flashsd_ray.types import Conversation, SamplingParams
 
 MIXED_BATCH = 8
 SCRAMBLED = "scrambled"  # latents replaced by noise: tau may fall, no token may change
@@ -45,7 +45,7 @@ def generated(
     encoder = LocalEncoder(target)
     answers = {}
     for question in questions:
-        inputs = encoder.process(question.prompt, (question.visual,))
+        inputs = encoder.process(Conversation.of(question.prompt, (question.visual,)))
         with torch.inference_mode():
             output = target.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers[question.visual.digest] = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
