@@ -109,9 +109,7 @@ class PlacementConfig:
         },
     )
     num_lanes: int = field(default=1, metadata={"help": "targets that decode side by side"})
-    num_encoders: int = field(
-        default=1, metadata={"help": "processes with a vision tower; 0: each lane encodes itself"}
-    )
+    num_encoders: int = field(default=1, metadata={"help": "processes with a vision tower"})
     cohorts: int = field(
         default=0, metadata={"help": "groups of requests that take turns; 0: two for a dedicated drafter, else one"}
     )
@@ -137,7 +135,7 @@ class PlacementConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError when there would be no lane."""
         _check(self.num_lanes > 0, "placement.num_lanes must be positive")
-        _check(self.num_encoders >= 0, "placement.num_encoders must not be negative")
+        _check(self.num_encoders > 0, "placement.num_encoders must be positive")
         _check(0 <= self.cohorts <= 2, f"placement.cohorts must be 0 (auto), 1 or 2, got {self.cohorts}")
         for item in fields(self):
             value = getattr(self, item.name)
@@ -167,7 +165,7 @@ class EncodingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoresConfig:
-    """Where encoded frames, sessions and ledgers are kept between requests."""
+    """Where encoded frames are kept between requests, and for how long lost sessions are."""
 
     url: str = field(
         default="memory://",
@@ -177,14 +175,14 @@ class StoresConfig:
     prefix: str = field(default="flashsd", metadata={"help": "first part of every key in a shared Redis"})
     memory_bytes: int = field(
         default=64 * 2**20,
-        metadata={"help": "memory for sessions and the like in each process, where there is no Redis"},
+        metadata={"help": "memory for what would be kept in Redis, in each process"},
     )
     latent_bytes: int = field(default=512 * 2**20, metadata={"help": "memory for encoded frames, in each process"})
     max_value_bytes: int = field(default=64 * 2**20, metadata={"help": "largest value that is written or read"})
     latent_ttl_s: float = field(
         default=3600.0, metadata={"help": "encoded frames in Redis are forgotten after this time"}
     )
-    session_ttl_s: float = field(default=900.0, metadata={"help": "sessions are forgotten after so long without use"})
+    session_ttl_s: float = field(default=900.0, metadata={"help": "lost sessions can be resumed for so long"})
     timeout_s: float = field(default=0.5, metadata={"help": "longest wait for one answer of Redis"})
     retry_s: float = field(default=2.0, metadata={"help": "time between attempts to reach a Redis that was lost"})
     tls_ca: str = field(default="", metadata={"help": "certificates that a rediss:// server is checked against"})

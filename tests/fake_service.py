@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
-from flashsd_ray.errors import FlashSDError
+from flashsd_ray.errors import FlashSDError, OverloadedError
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
 from flashsd_ray.types import CaptionRequest, FinishReason, TokenLogprob, VisualInput
 
@@ -47,6 +47,7 @@ class EchoService:
         self.cancelled: list[str] = []
         self.degraded: tuple[str, ...] = ()
         self.is_ready = True
+        self.is_full = False
         self.is_closed = False
         self.lane_meters = LaneMeters()
 
@@ -84,6 +85,10 @@ class EchoService:
             raise
         finally:
             self.open.discard(request.request_id)
+
+    def require_room(self) -> None:
+        if self.is_full:
+            raise OverloadedError("every place is taken")
 
     async def prefetch(self, request: CaptionRequest) -> int:
         self.prefetched.append(request)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_FAILED_ROUNDS = 3  # in a row
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
@@ -73,6 +75,7 @@ class LaneHost:
         self._subscriber_of: dict[str, str] = {}
         self._is_draining = False
         self._is_closed = False
+        self._num_failed = 0  # rounds, since one that did not fail
         self._entrance = threading.Lock()  # nobody is behind the last order
         self._thread = threading.Thread(target=self._run, name=f"flashsd-{lane_id}", daemon=True)
         self._thread.start()
@@ -161,15 +164,27 @@ class LaneHost:
     # Everything below runs in the lane's thread.
 
     def _run(self) -> None:
+        try:
+            self._run_until_closed()
+        except BaseException:
+            log.exception("%s: its thread has failed", self.lane_id)
+        with self._entrance:
+            self._is_closed = True
+        lost = UnavailableError(f"{self.lane_id} was closed")
+        self._deliver(
+            [Chunk(request_id=one, finish_reason=FinishReason.ERROR, error=lost) for one in self._subscriber_of]
+        )
+        for subscriber in self._subscribers.values():
+            subscriber.put(None)
+        self._refuse_orders()
+
+    def _run_until_closed(self) -> None:
         while True:
             if not self._take_orders():
                 break
             if not self._lane.is_idle:
                 self._deliver(self._step())
         self._deliver(self._end_all(UnavailableError(f"{self.lane_id} was closed")))
-        for subscriber in self._subscribers.values():
-            subscriber.put(None)
-        self._refuse_orders()
 
     def _take_orders(self) -> bool:
         """Every order so far is carried out; False when the lane shall close."""
@@ -197,8 +212,12 @@ class LaneHost:
 
     def _step(self) -> list[Chunk]:
         try:
-            return self._lane.step()
+            chunks, self._num_failed = self._lane.step(), 0
+            return chunks
         except Exception as error:
+            self._num_failed += 1
+            if self._num_failed >= MAX_FAILED_ROUNDS:
+                raise  # the process is beyond help: whoever watches it starts another
             # A round that fails leaves the target and the drafter in doubt about every request in it.
             log.exception("%s: a round failed", self.lane_id)
             reason = str(error) if isinstance(error, FlashSDError) else type(error).__name__
@@ -232,6 +251,7 @@ class LaneHost:
             num_running=self._lane.num_running,
             free_rows=self._free_rows(),
             total_rows=self._total_rows,
+            max_requests=self._lane.max_requests,
             is_draining=self._is_draining,
         )
 

@@ -62,6 +62,10 @@ class LocalService:
         """The chunks of the answer as they are committed; closing the generator cancels the request."""
         return self._router.stream(request)
 
+    def require_room(self) -> None:
+        """Raises OverloadedError when a request that comes now would be refused."""
+        self._router.require_room()
+
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache where there was room; returns its positions."""
         return await self._router.prefetch(request)

@@ -80,6 +80,10 @@ class MeteredService:
                 finally:
                     self._tell(tally, span)
 
+    def require_room(self) -> None:
+        """Raises OverloadedError when a request that comes now would be refused."""
+        self._inner.require_room()
+
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache where there was room; returns its positions."""
         outcome = CANCELLED

@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
-from flashsd_ray.errors import DeadlineError, FlashSDError, OverloadedError, UnavailableError
+from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError, UnavailableError
 from flashsd_ray.scheduling.routing import LaneLoad, choose_lane
 from flashsd_ray.types import CaptionRequest, Conversation, FinishReason
 
@@ -100,22 +100,30 @@ class _Open:
 class _Delivered:
     """What the caller has of an answer, so that a second decoding continues where the first one was lost."""
 
-    num_tokens: int = 0
+    token_ids: list[int] = field(default_factory=list)
     num_characters: int = 0
     skip_tokens: int = 0
     skip_characters: int = 0
 
     def restart(self) -> None:
         """The answer is decoded from its beginning again."""
-        self.skip_tokens, self.skip_characters = self.num_tokens, self.num_characters
+        self.skip_tokens, self.skip_characters = len(self.token_ids), self.num_characters
 
     def take(self, chunk: Chunk) -> Chunk:
-        """The part of the chunk that the caller does not have."""
+        """The part of the chunk that the caller does not have.
+
+        Raises:
+            FlashSDError: the second decoding differs from the first, so nothing may be put behind what was delivered.
+        """
+        again = chunk.token_ids[: self.skip_tokens]
+        first = len(self.token_ids) - self.skip_tokens
+        if chunk.error is None and tuple(self.token_ids[first : first + len(again)]) != again:
+            raise FlashSDError("decoded again after a loss, the answer came out differently")
         tokens, text = chunk.token_ids[self.skip_tokens :], chunk.text[self.skip_characters :]
         logprobs = chunk.logprobs[self.skip_tokens :]
         self.skip_tokens = max(0, self.skip_tokens - len(chunk.token_ids))
         self.skip_characters = max(0, self.skip_characters - len(chunk.text))
-        self.num_tokens += len(tokens)
+        self.token_ids.extend(tokens)
         self.num_characters += len(text)
         accepted = min(chunk.num_accepted, len(tokens))
         return replace(chunk, token_ids=tokens, text=text, logprobs=logprobs, num_accepted=accepted)
@@ -142,6 +150,7 @@ class Router:
         self._encoders: list[EncoderClient] = []
         self._next_encoder = 0
         self._open: dict[str, _Open] = {}
+        self._num_in_flight = 0  # being encoded included
         self._cancelling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_closed = False
@@ -176,6 +185,16 @@ class Router:
         """
         if self._is_closed:
             raise UnavailableError("the service is closed")
+        self.require_room()
+        self._num_in_flight += 1
+        try:
+            async with aclosing(self._stream(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._num_in_flight -= 1
+
+    async def _stream(self, request: CaptionRequest) -> AsyncGenerator[Chunk, None]:
         deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
         encoded = await self._encode(request.conversation, request.trace, deadline_s)
         key = prefix_key(request.conversation)
@@ -200,6 +219,13 @@ class Router:
                 delivered.restart()
                 # What the encoder made may have been lost together with its node; it remembers its pictures.
                 encoded = await self._encode(request.conversation, request.trace, deadline_s)
+
+    def require_room(self) -> None:
+        """Raises OverloadedError when a request that comes now would be refused: neither pixels nor features are needed."""
+        places = sum(status.max_requests for status in self._statuses.values())
+        known = sum(status.num_running + status.num_waiting for status in self._statuses.values())
+        if places and max(known, self._num_in_flight) >= places:
+            raise OverloadedError(f"{places} requests are running and waiting (scheduling.max_running, max_waiting)")
 
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache, unless the lanes have better things to do; returns its positions."""
@@ -233,7 +259,10 @@ class Router:
 
     async def _status_of(self, lane: LaneClient) -> LaneStatus | None:
         try:
-            return await asyncio.wait_for(lane.status(), STATUS_S)
+            status = await asyncio.wait_for(lane.status(), STATUS_S)
+            if lane.lane_id in self._statuses:
+                self._statuses[lane.lane_id] = status
+            return status
         except asyncio.TimeoutError:
             return self._statuses.get(lane.lane_id)  # in a long round: what it said last
         except FlashSDError:
@@ -242,6 +271,7 @@ class Router:
     async def close(self) -> None:
         """No lane is listened to any more; requests that were open have ended with UnavailableError."""
         self._is_closed = True
+        self._wake()
         readers = list(self._readers.values())
         for lane_id in list(self._lanes):
             self._lose(lane_id)
@@ -251,12 +281,15 @@ class Router:
         failed: set[str] = set()
         limit_s = self._limit_s(deadline_s)
         is_second_look = False
-        while len(failed) <= MAX_MOVES:
+        while len(failed) <= MAX_MOVES and not self._is_closed:
             encoder = self._next_of([one for one in self._encoders if is_second_look or one.encoder_id not in failed])
             is_second_look = False
             if encoder is not None:
                 try:
-                    return await encoder.encode(conversation, trace)
+                    left_s = None if deadline_s is None else max(deadline_s - self._clock(), 0.0)
+                    return await asyncio.wait_for(encoder.encode(conversation, trace), left_s)
+                except asyncio.TimeoutError:
+                    raise DeadlineError("the time was over before the pictures were encoded") from None
                 except UnavailableError as error:
                     log.warning("%s is lost: %s", encoder.encoder_id, error)
                     failed.add(encoder.encoder_id)
@@ -287,11 +320,14 @@ class Router:
     async def _stream_from(
         self, lane: LaneClient, request: CaptionRequest, encoded: Encoded
     ) -> AsyncGenerator[Chunk, None]:
+        if request.request_id in self._open:
+            raise InvalidRequestError(f"request {request.request_id} is submitted already")
         mine = _Open(request, lane.lane_id, asyncio.Queue())
+        submitting = asyncio.ensure_future(lane.submit(request, encoded))
         self._open[request.request_id] = mine
         has_ended = False
         try:
-            await lane.submit(request, encoded)
+            await asyncio.shield(submitting)
             while not has_ended:
                 chunk = await mine.arrived.get()
                 has_ended = chunk.finish_reason is not None
@@ -301,11 +337,13 @@ class Router:
         finally:
             self._open.pop(request.request_id, None)
             if not has_ended and mine.lane_id in self._lanes:
-                self._cancel_soon(lane, request.request_id)
+                self._cancel_soon(lane, request.request_id, submitting)
 
-    def _cancel_soon(self, lane: LaneClient, request_id: str) -> None:
+    def _cancel_soon(self, lane: LaneClient, request_id: str, submitting: asyncio.Future[None]) -> None:
         # A generator that is being closed must not wait; the order is on its way before anything else is.
         async def cancel() -> None:
+            await asyncio.wait((submitting,))  # orders of an actor are taken as they arrive, not as they are sent
+            submitting.exception()
             with suppress(FlashSDError):
                 await lane.cancel(request_id)
 
@@ -317,7 +355,7 @@ class Router:
         """A lane that takes requests, waited for if need be; one that failed this request only if there is no other."""
         limit_s = self._limit_s(deadline_s)
         is_second_look = False
-        while True:
+        while not self._is_closed:
             loads = self._loads()
             fresh = [load for load in loads if load.lane_id not in failed]
             chosen = choose_lane(fresh, key) or (choose_lane(loads, key) if is_second_look else None)
@@ -327,6 +365,7 @@ class Router:
             if not await self._await_change(limit_s, SECOND_LOOK_S if failed else self._patience_s):
                 raise UnavailableError("no lane takes requests")
             is_second_look = True
+        raise UnavailableError("the service is closed")
 
     def _loads(self) -> list[LaneLoad]:
         counts: dict[str, int] = {}
@@ -356,10 +395,12 @@ class Router:
                     self._wake()
                 for chunk in feed.chunks:
                     one = self._open.get(chunk.request_id)
-                    if one is not None:
+                    if one is not None and one.lane_id == lane.lane_id:
                         one.arrived.put_nowait(chunk)
         except FlashSDError as error:
             log.warning("%s is lost: %s", lane.lane_id, error)
+        except Exception:
+            log.exception("%s is lost", lane.lane_id)
         if self._lanes.get(lane.lane_id) is lane:
             self._lose(lane.lane_id)
             self._on_lost(lane.lane_id)

@@ -36,6 +36,7 @@ class LaneStatus:
     num_running: int = 0
     free_rows: int = 0  # of the KV cache
     total_rows: int = 0
+    max_requests: int = 0  # running and waiting; one more is refused
     is_draining: bool = False
 
 
@@ -63,6 +64,14 @@ class CaptionService(Protocol):
 
         Raises:
             FlashSDError: the request was refused or could not be answered; no chunk carries an error.
+        """
+        ...
+
+    def require_room(self) -> None:
+        """Cheap enough to be asked before anything is read for a request.
+
+        Raises:
+            OverloadedError: a request that comes now would be refused.
         """
         ...
 

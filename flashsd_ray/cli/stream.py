@@ -30,6 +30,7 @@ exit codes: 0 all answered, 1 some frames or captions were refused, 2 it could n
 PROMPT = "Describe the video in detail."
 API_KEY_VARIABLE = "FLASHSD_API_KEY"
 CHANGES_PERIOD_S = 2.0
+DEFAULT_FPS = 2.0
 FORMATS = ("text", "json", "vtt")
 
 
@@ -63,7 +64,11 @@ def add_parser(verbs: Any) -> None:
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("frames")
     group.add_argument(
-        "--fps", metavar="RATE", type=positive_number, help="frames sent per second of video (default: all)"
+        "--fps",
+        metavar="RATE",
+        type=_rate,
+        default=DEFAULT_FPS,
+        help=f"frames sent per second of video, or all (default: {DEFAULT_FPS:g}; a model's window holds so many)",
     )
     group.add_argument("--speed", metavar="FACTOR", type=_speed, default=1.0, help="of playing, or max (default: 1.0)")
     group.add_argument(
@@ -79,6 +84,10 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ca", metavar="FILE", help="PEM file that the server's certificate is checked against")
     group.add_argument("--cert", metavar="FILE", help="PEM file with a certificate of your own")
     group.add_argument("--key", metavar="FILE", help="PEM file with its private key")
+
+
+def _rate(text: str) -> float | None:
+    return None if text == "all" else positive_number(text)
 
 
 def _speed(text: str) -> float | None:

@@ -8,6 +8,7 @@ protocols of speculation/interfaces.py.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -34,6 +35,8 @@ from flashsd_ray.speculation.interfaces import Drafter, Encoder, Target
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
 from flashsd_ray.speculation.stopping import Detokenize, Emission, StopRules
 from flashsd_ray.types import CaptionRequest, DraftBlock, EncodedPrompt, Fill, FinishReason, TokenLogprob, Verdict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +94,11 @@ class Lane:
     def num_running(self) -> int:
         """Requests being prefilled or decoded."""
         return len(self._running)
+
+    @property
+    def max_requests(self) -> int:
+        """Most requests that run and wait."""
+        return self._config.scheduling.max_running + self._config.scheduling.max_waiting
 
     @property
     def crowd(self) -> Crowd:
@@ -248,6 +256,12 @@ class Lane:
             except FlashSDError as error:
                 self.meters.count_answer(FinishReason.ERROR.value)
                 refused.append(_refusal(waiting.request, error))
+            except Exception as error:
+                # This request's own fault as far as anybody knows: its neighbours have rows already and go on.
+                log.exception("request %s cannot be opened", waiting.request.request_id)
+                self.meters.count_answer(FinishReason.ERROR.value)
+                failure = FlashSDError(f"the request cannot be opened: {type(error).__name__}")
+                refused.append(_refusal(waiting.request, failure))
             self._waiting.popleft()
         return refused
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -100,4 +101,8 @@ class RayEncoder:
         """A reference to the encoded prompt, which lies in the object store of the encoder's node."""
         with errors_of(self._encoder_id):
             seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation, trace)
-            return Encoded(prompt=parcel, encode_s=await seconds)
+            try:
+                return Encoded(prompt=parcel, encode_s=await seconds)
+            except asyncio.CancelledError:
+                ray.cancel(seconds)  # nobody wants it any more
+                raise

@@ -6,21 +6,27 @@ import asyncio
 import logging
 import secrets
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from flashsd_ray.actors.service import ModelCard
+from flashsd_ray.actors.service import LaneStatus, ModelCard
 from flashsd_ray.config import Config, PlacementConfig
-from flashsd_ray.errors import UnavailableError
+from flashsd_ray.errors import FlashSDError, UnavailableError
+from flashsd_ray.runtime.clients import errors_of
 from flashsd_ray.runtime.members import Member, bundle, is_alive, launch, nodes_of, reserve
 from flashsd_ray.runtime.parts import DrafterAddress, DrafterPart, EncoderPart, LanePart
 
 log = logging.getLogger(__name__)
 
+DRAIN_LOOK_S = 0.1
+AGAIN_S = 5.0  # between two attempts to start a part that cannot be started
 POLL_S = 2.0  # a question for a newer roster is answered after so long even when nothing changed: Serve waits for it
 
 
@@ -58,6 +64,8 @@ class Fleet:
         self._num_started = 0
         self._complaints: dict[str, str] = {}  # by part
         self._keeper: asyncio.Task[None] | None = None
+        self._starting: Counter[str] = Counter()
+        self._starts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """The parts are being started; the roster fills as they come up."""
@@ -85,11 +93,14 @@ class Fleet:
             await self._check_encoder(name)
         self._is_urgent.set()
 
-    async def close(self) -> None:
-        """Every actor has ended and its place is free."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Lanes have finished what was open, or used up the time for it; every actor has ended and its place is free."""
+        ending = [*self._starts, *([self._keeper] if self._keeper is not None else [])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*map(_drained, self._lanes.values())), drain_s)
         for lane_id in list(self._lanes):
             self._end_lane(lane_id)
         for encoder_id in list(self._encoders):
@@ -98,30 +109,45 @@ class Fleet:
     async def _keep(self) -> None:
         placement = self._config.placement
         while True:
-            missing_lanes = placement.num_lanes - len(self._lanes)
-            missing_encoders = max(1, placement.num_encoders) - len(self._encoders)
-            starts = [self._guarded("encoder", self._start_encoder()) for _ in range(missing_encoders)]
-            starts += [self._guarded("lane", self._start_lane()) for _ in range(missing_lanes)]
-            await asyncio.gather(*starts)
+            # Not awaited: one that waits for room must not keep the others from being looked after.
+            for _ in range(placement.num_encoders - len(self._encoders) - self._starting["encoder"]):
+                self._begin("encoder", self._start_encoder)
+            for _ in range(placement.num_lanes - len(self._lanes) - self._starting["lane"]):
+                self._begin("lane", self._start_lane)
             self._is_urgent.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._is_urgent.wait(), placement.health_period_s)
             checks = [self._check_lane(lane_id) for lane_id in list(self._lanes)]
             checks += [self._check_encoder(encoder_id) for encoder_id in list(self._encoders)]
             checks += [self._check_drafter(lane_id) for lane_id in list(self._drafters)]
-            await asyncio.gather(*checks)
+            for outcome in await asyncio.gather(*checks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("a look at a part failed", exc_info=outcome)
+
+    def _begin(self, kind: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._starting[kind] += 1
+        task = asyncio.create_task(self._guarded(kind, start()))
+        self._starts.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._starts.discard(task)
+            self._starting[kind] -= 1
+
+        task.add_done_callback(ended)
 
     async def _guarded(self, kind: str, starting: Any) -> None:
-        """A part that cannot be started is a complaint, and another attempt later."""
+        """A part that cannot be started is a complaint, and another attempt some time later."""
         try:
             await starting
             self._complain(kind, "")
+            return
         except UnavailableError as error:
             log.error("a %s cannot be started: %s", kind, error)
             self._complain(kind, f"a {kind} cannot be started: {error}")
         except Exception:
             log.exception("a %s cannot be started", kind)
             self._complain(kind, f"a {kind} cannot be started; the log of the fleet says why")
+        await asyncio.sleep(AGAIN_S)  # what failed at once will fail at once again
 
     async def _start_lane(self) -> None:
         placement, name = self._config.placement, self._new_name("lane")
@@ -194,26 +220,23 @@ class Fleet:
             return
         log.warning("the drafter of %s is replaced: %s", lane_id, reason)
         self._complain(f"drafter of {lane_id}", f"{lane_id} decodes without drafts until its drafter is back")
-        drafting.member.kill()
+        if not self._starting[f"drafter of {lane_id}"]:
+            drafting.member.kill()
+            self._begin(f"drafter of {lane_id}", partial(self._restart_drafter, drafting))
+
+    async def _restart_drafter(self, drafting: _Drafting) -> None:
+        placement, lost = self._config.placement, drafting.member
         resources = bundle(placement.drafter_cpus, placement.drafter_gpus)
-        arguments = (self._config, drafting.member.name, drafting.address)
-        with suppress(UnavailableError):  # then the next check tries again
-            drafting.member = await launch(
-                DrafterPart,
-                drafting.member.name,
-                drafting.member.group,
-                1,
-                resources,
-                arguments,
-                placement.start_timeout_s,
-            )
-            self._complain(f"drafter of {lane_id}", "")
+        arguments = (self._config, lost.name, drafting.address)
+        timeout_s = placement.start_timeout_s
+        drafting.member = await launch(DrafterPart, lost.name, lost.group, 1, resources, arguments, timeout_s)
 
     def _end_lane(self, lane_id: str) -> None:
         drafting = self._drafters.pop(lane_id, None)
         if drafting is not None:
             drafting.member.kill()
         self._lanes.pop(lane_id).remove()
+        self._complaints.pop(f"drafter of {lane_id}", None)
 
     def _new_name(self, kind: str) -> str:
         self._num_started += 1
@@ -238,6 +261,17 @@ class Fleet:
         self._changed = asyncio.Event()
 
 
+async def _drained(lane: Member) -> None:
+    """The lane takes no new requests, and has finished those that it had."""
+    with suppress(FlashSDError), errors_of(lane.name):
+        await lane.handle.drain.remote()
+        while True:
+            status: LaneStatus = await lane.handle.status.remote()
+            if status.num_running + status.num_waiting == 0:
+                return
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+
 def _address_for(lane: Member) -> str:
     """A socket file where lane and drafter share a node, else a port of the drafter's node."""
     lane_node, drafter_node = nodes_of(lane.group)
@@ -251,4 +285,4 @@ def _address_for(lane: Member) -> str:
 def cpus_needed(placement: PlacementConfig) -> float:
     """CPUs that the whole fleet reserves."""
     lane = placement.lane_cpus + (placement.drafter_cpus if placement.kind == "dedicated" else 0.0)
-    return placement.num_lanes * lane + max(1, placement.num_encoders) * placement.encoder_cpus
+    return placement.num_lanes * lane + placement.num_encoders * placement.encoder_cpus

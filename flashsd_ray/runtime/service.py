@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from flashsd_ray.actors.router import Router
 from flashsd_ray.actors.service import ModelCard, ServiceStatus
@@ -33,7 +34,7 @@ class FleetService:
         self._subscriber = secrets.token_hex(8)
         self._follow(roster)
         self._follower = asyncio.create_task(self._follow_forever(roster.version))
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._replacing: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
     async def connect(
@@ -73,6 +74,10 @@ class FleetService:
         """The chunks of the answer as they are committed; closing the generator cancels the request."""
         return self._router.stream(request)
 
+    def require_room(self) -> None:
+        """Raises OverloadedError when a request that comes now would be refused."""
+        self._router.require_room()
+
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache of a lane where there was room; returns its positions."""
         return await self._router.prefetch(request)
@@ -88,7 +93,7 @@ class FleetService:
     async def close(self) -> None:
         """The fleet is followed no more, and requests that were open have ended."""
         # The fleet may be gone already, and a deployment without replicas answers nobody, ever.
-        waiting = (self._follower, *self._replacing)
+        waiting = (self._follower, *self._replacing.values())
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -98,8 +103,8 @@ class FleetService:
         while True:
             try:
                 roster = await self._fleet.roster.remote(version)
-            except RayError as error:
-                # Lanes that are up go on without the fleet; only replacements have to wait for it.
+            except (RayError, RayServeException) as error:
+                # The lanes end with the fleet; Serve starts another one.
                 log.warning("the fleet does not answer: %s", type(error).__name__)
                 version = -1
                 await asyncio.sleep(RETRY_S)
@@ -117,7 +122,8 @@ class FleetService:
         async def ask() -> None:
             with errors_of("the fleet"):
                 await self._fleet.replace.remote(name)
+            self._follow(await self._fleet.roster.remote(-1))  # it may live, and only the way to it be broken
 
-        task = asyncio.create_task(ask())
-        self._replacing.add(task)
-        task.add_done_callback(self._replacing.discard)
+        if name not in self._replacing:  # everybody who could not reach it asks
+            self._replacing[name] = task = asyncio.create_task(ask())
+            task.add_done_callback(lambda _: self._replacing.pop(name, None))

@@ -58,13 +58,17 @@ def running(config: Config, *, says: Callable[[str], None] = lambda text: None) 
     thread = threading.Thread(target=lambda: asyncio.run(_serve(config, started)), name="flashsd-serve")
     thread.start()
     try:
-        where, stop = started.result()
-        try:
-            yield where
-        finally:
-            stop()
+        where, _ = started.result()
+        yield where
     finally:
+        # An interrupt may come while the model is being loaded: then the server stops as soon as it is there.
+        started.add_done_callback(_stop)
         thread.join()
+
+
+def _stop(started: Future[tuple[Running, Callable[[], None]]]) -> None:
+    if started.exception() is None:
+        started.result()[1]()
 
 
 async def _serve(config: Config, started: Future[tuple[Running, Callable[[], None]]]) -> None:

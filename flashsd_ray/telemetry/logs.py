@@ -30,11 +30,9 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 def log_as(config: TelemetryConfig, role: str) -> None:
     """Everything this package logs in this process goes to stderr in the configured form, under this role."""
     logger = logging.getLogger(ROOT)
-    for before in [handler for handler in logger.handlers if isinstance(handler, _ToStderr)]:
-        logger.removeHandler(before)
     handler = _ToStderr()
     handler.setFormatter(_JsonFormatter(role) if config.log_format == "json" else _TextFormatter(role))
-    logger.addHandler(handler)
+    logger.handlers = [handler]  # and no other: the command line has one for its own warnings
     logger.setLevel(config.log_level.upper())
     logger.propagate = False  # a library that sets up the root logger must not double our lines
 

@@ -28,10 +28,9 @@ CLIP_S = 1.0  # a short clip costs a model as much as a long one, and is made in
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipFile:
-    """A video file, what the model sees of it, and the scene that it shows."""
+    """A video file and the scene that it shows."""
 
     content: bytes
-    visual: VisualInput
     scene: Scene
 
     def prompt(self, task: Task, paraphrase: int) -> str:
@@ -40,7 +39,7 @@ class ClipFile:
 
     def first_frame(self) -> bytes:
         """A PNG file."""
-        return png_of(self.visual.frames[0])
+        return png_of(visual_of(self.content).frames[0])
 
 
 def held_out_clips(num_clips: int, *, first_seed: int = FIRST_SEED) -> list[ClipFile]:
@@ -61,10 +60,15 @@ def _distinct(first_seed: int) -> Iterator[ClipFile]:
             path = Path(directory) / "clip.mp4"
             write_video(scene, path, size_px=CLIP_PIXELS)
             content = path.read_bytes()
-            visual = load_visual_bytes(content, f"held-out clip {seed}", MediaConfig())
-            if visual.digest not in seen:
-                seen.add(visual.digest)
-                yield ClipFile(content=content, visual=visual, scene=scene)
+            digest = visual_of(content).digest
+            if digest not in seen:
+                seen.add(digest)
+                yield ClipFile(content=content, scene=scene)
+
+
+def visual_of(content: bytes) -> VisualInput:
+    """What the model sees of a file, where nothing else is set."""
+    return load_visual_bytes(content, "a held-out clip", MediaConfig())
 
 
 def detailed_asks(clips: Sequence[ClipFile], *, max_new_tokens: int) -> tuple[Ask, ...]:

@@ -72,7 +72,7 @@ def _added(
     parser.add_argument("--dtype", default=dtype, choices=("auto", "float32", "bfloat16"), help=f"default: {dtype}")
     parser.add_argument("--threads", type=int, default=0, help="0: as the engine decides")
     parser.add_argument("--set", dest="assignments", metavar="SECTION.NAME=VALUE", action="append", default=[])
-    parser.add_argument("--quick", action="store_true", help="as little as shows that it works; no figures")
+    parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
     parser.set_defaults(measure=partial(_measure, module), figure=None)
     return parser

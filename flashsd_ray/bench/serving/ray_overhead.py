@@ -34,14 +34,34 @@ class Timed:
         return self.caption.stats.num_new_tokens - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds per token after the first, in this process and in a lane of Ray."""
+
+    engine_s: float
+    ray_s: float
+    ratio: Ratio  # how many times longer Ray takes
+
+    @classmethod
+    def of(cls, engine_s: Sequence[float], ray_s: Sequence[float], num_tokens: int) -> Cost:
+        """From the seconds of each pair, and the tokens that both decoded in all of them."""
+        return cls(sum(engine_s) / num_tokens, sum(ray_s) / num_tokens, speed_ratio(ray_s, engine_s))
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "engine_s_per_token": self.engine_s,
+            "ray_s_per_token": self.ray_s,
+            "ray_over_engine": self.ratio.as_dict(),
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
     """A lane of Ray against the same engine in this process, one request at a time."""
 
-    decode: Ratio  # how many times longer Ray's lane takes from the first token to the last
-    edge: Ratio  # the same, as the edge sees it
-    engine_s_per_token: float  # seen by the edge
-    ray_s_per_token: float
+    decode: Cost  # as the lane measures it
+    edge: Cost  # as the edge sees it
     num_answers: int
     num_identical: int
 
@@ -49,10 +69,8 @@ class Overhead:
         """For JSON."""
         return {
             "measured": "colocated lane against the engine in this process, batch 1",
-            "decode_time": self.decode.as_dict(),
-            "edge_time": self.edge.as_dict(),
-            "engine_s_per_token": self.engine_s_per_token,
-            "ray_s_per_token": self.ray_s_per_token,
+            "decode": self.decode.as_dict(),
+            "edge": self.edge.as_dict(),
             "num_answers": self.num_answers,
             "num_identical": self.num_identical,
         }
@@ -65,7 +83,7 @@ async def overhead(
     on_pair: Callable[[], None] = lambda: None,
 ) -> Overhead:
     """Every request is answered by both, each going first in turn; answers of one token are left out."""
-    pairs: list[tuple[Timed, Timed]] = []
+    pairs: list[tuple[Timed, Timed]] = []  # by the engine, by Ray
     num_identical = 0
     for number, request in enumerate(requests):
         if number % 2:
@@ -76,14 +94,12 @@ async def overhead(
             alone = _by_engine(engine, request)
         num_identical += alone.caption.token_ids == served.caption.token_ids
         if number and alone.num_decoded:
-            pairs.append((served, alone))
+            pairs.append((alone, served))
         on_pair()
-    num_decoded = sum(alone.num_decoded for _, alone in pairs)
+    num_decoded = sum(alone.num_decoded for alone, _ in pairs)
     return Overhead(
-        decode=speed_ratio([served.decode_s for served, _ in pairs], [alone.decode_s for _, alone in pairs]),
-        edge=speed_ratio([served.edge_s for served, _ in pairs], [alone.edge_s for _, alone in pairs]),
-        engine_s_per_token=sum(alone.edge_s for _, alone in pairs) / num_decoded,
-        ray_s_per_token=sum(served.edge_s for served, _ in pairs) / num_decoded,
+        decode=Cost.of([one.decode_s for one, _ in pairs], [other.decode_s for _, other in pairs], num_decoded),
+        edge=Cost.of([one.edge_s for one, _ in pairs], [other.edge_s for _, other in pairs], num_decoded),
         num_answers=len(requests),
         num_identical=num_identical,
     )

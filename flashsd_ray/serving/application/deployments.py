@@ -25,6 +25,8 @@ from flashsd_ray.telemetry.logs import log_as
 from flashsd_ray.telemetry.metrics import EdgeMeters, page
 from flashsd_ray.telemetry.traces import start
 
+ENDING_S = 5.0  # of serving.drain_timeout_s, after which Serve kills: for what follows the draining
+
 
 class FleetDeployment:
     """Holds the fleet; Serve sees to it that there is exactly one."""
@@ -32,6 +34,7 @@ class FleetDeployment:
     def __init__(self, config: Config) -> None:
         log_as(config.telemetry, "fleet")
         self._fleet = Fleet(config)
+        self._drain_s = max(0.0, config.serving.drain_timeout_s - ENDING_S)
 
     async def roster(self, known_version: int = -1) -> Roster:
         """The roster as soon as it is newer than the known one, or after a while as it is."""
@@ -42,7 +45,8 @@ class FleetDeployment:
         await self._fleet.replace(name)
 
     async def __del__(self) -> None:
-        await self._fleet.close()
+        # The edges are being stopped at the same time, and wait for the answers that lanes still owe them.
+        await self._fleet.close(self._drain_s)
 
 
 _app_of_this_replica: list[FastAPI] = []  # a replica is a process of its own
@@ -102,7 +106,7 @@ class HttpEdgeDeployment(_Edge):
             config,
             Gatekeeper(config.serving),
             metrics=lambda: page(self._service, self._meters),
-            echoes_request_id=False,  # Serve's proxy does
+            echoes_request_id=bool(config.serving.tls_client_ca),  # Serve's proxy does, where it stands in front
         )
         self._server: HttpServer | None = None
         if config.serving.tls_client_ca:

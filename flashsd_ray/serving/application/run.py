@@ -36,7 +36,8 @@ def running(
         ConfigError: the ports are taken, or no cluster answers at the address.
         UnavailableError: the application did not come up; the message says why.
     """
-    config = replace(config, serving=_with_ports(config.serving))
+    if address is None:  # on a cluster the port may be held by a Serve that is there already, which is what we want
+        config = replace(config, serving=_with_ports(config.serving))
     says("starting Ray" if address is None else f"joining the cluster at {address}")
     _connect(config, address)
     try:

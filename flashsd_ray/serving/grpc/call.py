@@ -83,6 +83,12 @@ class Call:
         return value if isinstance(value, str) else None
 
     @property
+    def trace(self) -> str:
+        """The W3C traceparent that the client sent; empty without one."""
+        value = self._metadata.get("traceparent", "")
+        return value if isinstance(value, str) else ""
+
+    @property
     def remaining_s(self) -> float | None:
         """Seconds until the answer has to be there; None where neither side has set a limit.
 

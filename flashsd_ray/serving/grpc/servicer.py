@@ -65,6 +65,7 @@ class CaptioningServicer:
     ) -> pb.CaptionResponse:
         """The whole answer at once."""
         async with self._call(context) as call, self._admitted(call):
+            self._service.require_room()
             asked = await self._asked(request, call)
             async with aclosing(self._service.stream(asked)) as chunks:
                 return response_message(joined([chunk async for chunk in chunks]))
@@ -75,6 +76,7 @@ class CaptioningServicer:
     ) -> AsyncIterator[pb.CaptionEvent]:
         """The answer as it is decoded."""
         async with self._call(context, is_stream=True) as call, self._admitted(call):
+            self._service.require_room()
             asked = await self._asked(request, call)
             async with aclosing(self._service.stream(asked)) as chunks:
                 yield pb.CaptionEvent(started=pb.Started(request_id=asked.request_id, model=self._model_name))
@@ -142,6 +144,7 @@ class CaptioningServicer:
             sampling=sampling,
             draft_length=request.draft_length if request.HasField("draft_length") else None,
             timeout_s=call.remaining_s,
+            trace=call.trace,
         )
 
     @property

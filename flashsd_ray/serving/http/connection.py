@@ -39,7 +39,8 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
     finally:
         for task in (working, watching):
             task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        # Not gather: cancelled while it waits, it raises a child's cancellation in the place of ours.
+        await asyncio.wait((working, watching))
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -95,6 +95,7 @@ class Edge:
         async with AsyncExitStack() as held:
             held.enter_context(self.gatekeeper.admit(request.headers.get("authorization")))
             share = held.enter_context(self.room.seat())
+            self.service.require_room()
             limit_s = self._limit_s(request)
             end_s = self._clock() + limit_s
             with _time_limit(limit_s):

@@ -110,4 +110,4 @@ async def _with_signs_of_life(
             yield _event(piece)
     finally:
         coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)
+        await asyncio.wait((coming,))

@@ -15,7 +15,7 @@ from flashsd_ray.actors.router import Encoded, Router, prefix_key
 from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.lane import Lane
-from flashsd_ray.errors import DeadlineError, InvalidRequestError, UnavailableError
+from flashsd_ray.errors import DeadlineError, InvalidRequestError, OverloadedError, UnavailableError
 from flashsd_ray.speculation.decode import decode, run_to_end
 from flashsd_ray.types import (
     CaptionRequest,
@@ -90,6 +90,8 @@ async def serving(count: int) -> AsyncIterator[tuple[Router, Lanes, LetterEncodi
     router, encoder = Router(CARD, patience_s=30.0), LetterEncoding()
     router.set_encoders([encoder])
     lanes = Lanes(count, router)
+    while len(router._statuses) < count:  # until every feed has begun
+        await asyncio.wait_for(router._changed.wait(), 5)
     try:
         yield router, lanes, encoder
     finally:
@@ -256,3 +258,16 @@ async def test_finish_reasons_survive() -> None:
         assert chunks[-1].finish_reason is (FinishReason.STOP if 25 in expected(asking(4, 3)) else FinishReason.LENGTH)
         assert chunks[-1].stats is not None
         assert chunks[-1].num_prompt_tokens == len("prompt4")
+
+
+async def test_a_full_lane_is_known_before_anything_is_encoded() -> None:
+    async with serving(1) as (router, _, encoder):
+        router.require_room()
+        places = 104  # max_running and max_waiting
+        router._num_in_flight = places
+        encoded_before = encoder.num_encoded
+        with pytest.raises(OverloadedError, match="max_waiting"):
+            await answer(router, asking(999))
+        assert encoder.num_encoded == encoded_before
+        router._num_in_flight = 0
+        assert tokens_of(await answer(router, asking(5))) == expected(asking(5))

@@ -129,10 +129,11 @@ def requests(count: int) -> list[CaptionRequest]:
 async def test_overhead_is_a_ratio_of_pairs_and_counts_identical_answers(token_id: int, num_identical: int) -> None:
     engine: Engine = FakeEngine(token_id)  # type: ignore[assignment]
     found = await overhead(engine, TimedService(), requests(4))
-    assert found.decode.value == 3.0
-    assert found.decode.num_pairs == 3  # one warms up
+    assert found.decode.ratio.value == 3.0
+    assert found.decode.ratio.num_pairs == 3  # one warms up
+    assert (found.decode.engine_s, found.decode.ray_s) == (0.25, 0.75)
     assert (found.num_answers, found.num_identical) == (4, num_identical)
-    assert found.ray_s_per_token > 0
+    assert found.edge.ray_s > 0
 
 
 async def test_gain_asks_both_services_everything_once() -> None:

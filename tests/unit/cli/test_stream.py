@@ -69,7 +69,7 @@ def flashsd(address: str, video: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(loading, "quiet_libraries", lambda: None)
 
     async def run(*words: str | Path, path: str | Path = video, server: str = address) -> Outcome:
-        command = ["stream", str(path), "--server", server, "--speed", "max", *map(str, words)]
+        command = ["stream", str(path), "--server", server, "--speed", "max", "--fps", "all", *map(str, words)]
         code = await asyncio.wait_for(asyncio.to_thread(main, command), 60)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
@@ -398,7 +398,19 @@ async def test_an_interrupt_ends_the_session_politely(
     servicer.lines.append(script)
     speed = "max" if has_question else "0.001"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", HEEDING_INTERRUPTS, "stream", str(video), "--server", address, "--speed", speed),
+        *(
+            sys.executable,
+            "-c",
+            HEEDING_INTERRUPTS,
+            "stream",
+            str(video),
+            "--server",
+            address,
+            "--speed",
+            speed,
+            "--fps",
+            "all",
+        ),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=asyncio.subprocess.PIPE,

@@ -74,14 +74,12 @@ def test_exceptions_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_the_last_call_counts(capsys: pytest.CaptureFixture[str], logger: logging.Logger) -> None:
-    others = logging.NullHandler()
-    logger.addHandler(others)
+    logger.addHandler(logging.StreamHandler())  # as the command line has one for its own warnings
     for role in ("first", "second", "third"):
         log_as(TEXT, role)
     log.info("once")
     (line,) = lines(capsys)
     assert " third " in line
-    assert others in logger.handlers
 
 
 @pytest.mark.parametrize(("level", "told"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])

@@ -32,11 +32,11 @@ def report(arguments: argparse.Namespace) -> Report:
     identical: list[bool] = []
     if arguments.only != "dedicated":
         found = _overhead(arguments, colocated)
-        table = MarkdownTable("batch 1", "in this process", "Ray's lane", "Ray / this process [95 %]", "identical")
-        engine_ms, ray_ms = found.engine_s_per_token * 1000, found.ray_s_per_token * 1000
+        print("batch 1, ms per token after the first")
+        table = MarkdownTable("seen by", "in this process", "Ray's lane", "Ray / this process [95 %]", "identical")
         answers = f"{found.num_identical}/{found.num_answers}"
-        table.row("decode seconds", "", "", found.decode, answers)
-        table.row("ms per token at the edge", f"{engine_ms:.2f}", f"{ray_ms:.2f}", found.edge, answers)
+        for name, cost in (("the lane", found.decode), ("the edge", found.edge)):
+            table.row(name, f"{cost.engine_s * 1000:.2f}", f"{cost.ray_s * 1000:.2f}", cost.ratio, answers)
         rows.append(found.as_dict())
         identical.append(found.num_identical == found.num_answers)
         print()
