@@ -151,7 +151,9 @@ class Router:
         self._next_encoder = 0
         self._open: dict[str, _Open] = {}
         self._num_in_flight = 0  # being encoded included
+        self._to_cancel: asyncio.Queue[tuple[LaneClient, str, asyncio.Future[None]]] = asyncio.Queue()
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._canceller: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._is_closed = False
         self.degraded: tuple[str, ...] = ()
@@ -168,6 +170,7 @@ class Router:
 
     def set_lanes(self, lanes: Sequence[LaneClient]) -> None:
         """These lanes take requests as soon as their feed begins; requests of a lane that is gone move to another."""
+        self._canceller = self._canceller or asyncio.create_task(self._cancel_forever())
         wanted = {lane.lane_id: lane for lane in lanes}
         for lane_id in [key for key in self._lanes if key not in wanted]:
             self._lose(lane_id)
@@ -276,6 +279,9 @@ class Router:
         for lane_id in list(self._lanes):
             self._lose(lane_id)
         await asyncio.gather(*readers, *self._cancelling, return_exceptions=True)
+        if self._canceller is not None:
+            self._canceller.cancel()
+            await asyncio.gather(self._canceller, return_exceptions=True)
 
     async def _encode(self, conversation: Conversation, trace: str, deadline_s: float | None) -> Encoded:
         failed: set[str] = set()
@@ -341,15 +347,24 @@ class Router:
 
     def _cancel_soon(self, lane: LaneClient, request_id: str, submitting: asyncio.Future[None]) -> None:
         # A generator that is being closed must not wait; the order is on its way before anything else is.
-        async def cancel() -> None:
-            await asyncio.wait((submitting,))  # orders of an actor are taken as they arrive, not as they are sent
-            submitting.exception()
-            with suppress(FlashSDError):
-                await lane.cancel(request_id)
+        self._to_cancel.put_nowait((lane, request_id, submitting))
 
-        task = asyncio.ensure_future(cancel())
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
+    async def _cancel_forever(self) -> None:
+        """Orders to cancel are given from here, and not by the request that ends.
+
+        Whoever cancels a request of Ray Serve cancels every call that was made on its behalf, this one too.
+        """
+        while True:
+            task = asyncio.create_task(self._cancel(*await self._to_cancel.get()))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel(self, lane: LaneClient, request_id: str, submitting: asyncio.Future[None]) -> None:
+        await asyncio.wait((submitting,))  # orders of an actor are taken as they arrive, not as they are sent
+        if not submitting.cancelled():
+            submitting.exception()
+        with suppress(FlashSDError):
+            await lane.cancel(request_id)
 
     async def _find_lane(self, key: str, failed: Sequence[str], deadline_s: float | None) -> LaneClient:
         """A lane that takes requests, waited for if need be; one that failed this request only if there is no other."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor
 from flashsd_ray.models.drafters.layout import PromptLayout, lay_out
 from flashsd_ray.models.drafters.lesson import Lesson
 from flashsd_ray.models.drafters.network import DrafterNetwork
+from flashsd_ray.training.drafter.pool import ReadingPool
 from flashsd_ray.training.drafter.readings import Reading
 
 
@@ -28,26 +31,37 @@ class Batch:
 class Lessons:
     """Draws batches of readings and anchors; long answers come as often as they have anchors."""
 
-    def __init__(self, readings: Sequence[Reading], network: DrafterNetwork, seed: int) -> None:
-        self.readings = readings
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, pool: ReadingPool, network: DrafterNetwork, seed: int = 0, rank: int = 0) -> None:
+        self.pool = pool
         self._network = network
-        self._weights = torch.tensor([float(reading.num_anchors) for reading in readings])
-        self._layouts: dict[int, PromptLayout] = {}
+        self._seed = f"{seed}:{rank}"
+        self._weights = (-1, torch.empty(0))  # of which version of the pool
+        self._layouts: WeakKeyDictionary[Reading, PromptLayout] = WeakKeyDictionary()
 
-    def draw(self, num_readings: int, num_anchors: int) -> Batch:
-        """A random batch."""
-        chosen = torch.multinomial(self._weights, num_readings, replacement=True, generator=self.generator).tolist()
+    def draw(self, step: int, num_readings: int, num_anchors: int) -> Batch:
+        """The batch of a step: the same for the same pool, seed and step, whatever was drawn before."""
+        generator = torch.Generator().manual_seed(random.Random(f"{self._seed}:{step}").getrandbits(63))
+        chosen = torch.multinomial(self._anchor_counts(), num_readings, replacement=True, generator=generator)
+        readings = [self.pool.readings[index] for index in chosen.tolist()]
         anchors = []
-        for index in chosen:
-            reading = self.readings[index]
-            order = torch.randperm(reading.num_anchors, generator=self.generator)
+        for reading in readings:
+            order = torch.randperm(reading.num_anchors, generator=generator)
             anchors.append(order.repeat(-(-num_anchors // len(order)))[:num_anchors] + reading.num_prompt_tokens)
-        return self.batch(chosen, torch.stack(anchors))
+        return self.batch(readings, torch.stack(anchors))
 
-    def batch(self, chosen: Sequence[int], anchors: Tensor) -> Batch:
-        """The batch of these readings and these anchors [N, A]."""
-        readings = [self.readings[index] for index in chosen]
+    def _anchor_counts(self) -> Tensor:
+        version, counts = self._weights
+        if version != self.pool.version:
+            counts = torch.tensor([float(reading.num_anchors) for reading in self.pool.readings])
+            self._weights = (self.pool.version, counts)
+        return counts
+
+    def batch(
+        self,
+        readings: Sequence[Reading],
+        anchors: Tensor,  # [N, A] int64, positions
+    ) -> Batch:
+        """The batch of these readings and these anchors."""
         network, device = self._network, self._network.view.device
         slots = network.config.draft_length
         lengths = [len(reading.taps) for reading in readings]
@@ -61,8 +75,8 @@ class Lessons:
             token_ids[row, : len(reading.token_ids)] = torch.tensor(reading.token_ids)
         token_ids = token_ids.to(device)
         contexts, positions = [], []
-        for row, (index, reading) in enumerate(zip(chosen, readings, strict=True)):
-            layout = self._layout(index)
+        for row, reading in enumerate(readings):
+            layout = self._layout(reading)
             following = token_ids[row, 1 : lengths[row] + 1]
             embeddings = None if reading.embeddings is None else reading.embeddings.to(fused[row])
             contexts.append(network.enter_prompt(fused[row], following, layout, embeddings))
@@ -83,12 +97,11 @@ class Lessons:
             is_real=places < ends[:, None, None],
         )
 
-    def _layout(self, index: int) -> PromptLayout:
-        if index not in self._layouts:
-            reading, network = self.readings[index], self._network
-            layout = lay_out(len(reading.taps), reading.segments, network.compressor, network.view.device)
-            self._layouts[index] = layout
-        return self._layouts[index]
+    def _layout(self, reading: Reading) -> PromptLayout:
+        if reading not in self._layouts:
+            view, compressor = self._network.view, self._network.compressor
+            self._layouts[reading] = lay_out(len(reading.taps), reading.segments, compressor, view.device)
+        return self._layouts[reading]
 
 
 def _finals(reading: Reading, anchors: Tensor, slots: int) -> Tensor:  # [A] -> [A, K, D]

@@ -26,6 +26,10 @@ class LossWeights:
     slot_decay: float = 4.0  # slot i counts exp(-i / slot_decay); 0: all alike
 
 
+# What the paper of FLASH trains with; its soft cross entropy is KL divergence up to a constant.
+FLASH_PAPER = LossWeights(hard=0.0, overlap=0.1, feature=1.0, slot_decay=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class LossParts:
     """The loss and what it is made of, each an average over slots."""
@@ -33,6 +37,7 @@ class LossParts:
     total: Tensor
     hard: float
     overlap: float  # mean of sum(min(p, q)), the probability that a sampled draft stands
+    slots: Tensor  # [K], share of each slot's tokens that are right when it knows the true tokens before it
 
 
 def drafting_loss(
@@ -58,8 +63,9 @@ def drafting_loss(
     variation = 0.5 * (target - log_draft.exp()).abs().sum(dim=-1)
     soft = (target * (log_target - log_draft)).sum(dim=-1) if is_early else variation
     per_slot = weights.hard * hard + weights.overlap * soft
+    best = answers.logits.detach().argmax(dim=-1)
     if answers.stand_logits is not None:
-        is_hit = (answers.logits.argmax(dim=-1) == target_logits.argmax(dim=-1)).float()
+        is_hit = (best == target_logits.argmax(dim=-1)).float()
         stands = torch.stack((is_hit, (1.0 - variation).detach().clamp(0.0, 1.0)), dim=-1)
         odds = answers.stand_logits.float()
         surprise = F.binary_cross_entropy_with_logits(odds, stands, reduction="none").mean(dim=-1)
@@ -71,4 +77,5 @@ def drafting_loss(
         total=(per_slot * share).sum(),
         hard=float((hard.detach() * share).sum()),
         overlap=float(((1.0 - variation.detach()) * share).sum()),
+        slots=((best == token_ids) & is_real).sum(dim=(0, 1)) / is_real.sum(dim=(0, 1)).clamp(min=1),
     )

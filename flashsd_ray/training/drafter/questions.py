@@ -1,19 +1,16 @@
-"""What the target is asked: clips of the synthetic world, or the lines of a manifest."""
+"""What the target is asked: a prompt, perhaps some pictures, and how the answer is drawn."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 
 from flashsd_ray.config import MediaConfig
 from flashsd_ray.errors import ConfigError
-from flashsd_ray.media import load_visual
+from flashsd_ray.media import load_visuals as load_files
 from flashsd_ray.training.world.language import Task, converse
 from flashsd_ray.training.world.render import clip
 from flashsd_ray.training.world.scene import Split, sample_scene
@@ -30,79 +27,65 @@ SEED_RANGE = 2**31
 class Question:
     """A prompt about some visuals, and how its answer is drawn."""
 
-    question_id: str
     prompt: str
-    visuals: tuple[str, ...]  # paths, or clips of the world
+    visuals: tuple[str, ...] = ()  # paths, or clips of the world
+    start_s: float | None = None  # of a video, look from here on
+    end_s: float | None = None
     temperature: float = 0.0
     seed: int = 0
+    answer: str | None = None  # what the data says; None: the target is asked
+    origin: str = field(default="", compare=False)  # where it stands in the data, for messages
 
-    def to_json(self) -> dict[str, Any]:
-        """What a line of a file says."""
-        return {**asdict(self), "visuals": list(self.visuals)}
+    @property
+    def group(self) -> int:
+        """64 bits; equal for questions about the same pictures, which are either learnt from or held out."""
+        told = "\n".join(self.visuals) or self.prompt
+        return int.from_bytes(blake2b(told.encode(), digest_size=8).digest(), "little")
 
 
-def world_questions(count: int, split: Split, first_clip: int = 0, per_clip: int = 6) -> list[Question]:
-    """Questions about successive clips; a pure function of its arguments."""
-    questions = []
-    for index in range(count):
-        clip_seed = first_clip + index // per_clip
-        stream = random.Random(f"question:{split}:{first_clip}:{index}")
-        scene = sample_scene(clip_seed, split)
+def drawing(said: str, sampled_share: float) -> tuple[float, int]:
+    """Temperature and seed of a question; a pure function of what it says, so that answers can be kept."""
+    stream = random.Random(f"question:{said}")
+    return (1.0 if stream.random() < sampled_share else 0.0), stream.randrange(SEED_RANGE)
+
+
+class WorldQuestions:
+    """Questions about successive clips of the demo world; a pure function of the arguments."""
+
+    def __init__(self, count: int, split: Split, *, per_clip: int = 6, sampled_share: float = SAMPLED_SHARE) -> None:
+        self._count = count
+        self._split: Split = split
+        self._per_clip = per_clip
+        self._sampled_share = sampled_share
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: int, /) -> Question:
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        clip_seed = place // self._per_clip
+        stream = random.Random(f"question:{self._split}:0:{place}")
+        scene = sample_scene(clip_seed, self._split)
         exchange = converse(scene, stream.choice(TASKS), stream.randrange(SEED_RANGE))
-        questions.append(
-            Question(
-                question_id=f"{split}-{clip_seed}-{index % per_clip}",
-                prompt=exchange.prompt,
-                visuals=(f"{WORLD}{split}:{clip_seed}",),
-                temperature=1.0 if stream.random() < SAMPLED_SHARE else 0.0,
-                seed=stream.randrange(SEED_RANGE),
-            )
+        return Question(
+            prompt=exchange.prompt,
+            visuals=(f"{WORLD}{self._split}:{clip_seed}",),
+            temperature=1.0 if stream.random() < self._sampled_share else 0.0,
+            seed=stream.randrange(SEED_RANGE),
+            origin=f"demo world, {self._split} question {place}",
         )
-    return questions
 
 
-def read_manifest(path: Path) -> list[Question]:
-    """The questions of a JSON-lines file: ``{"prompt": .., "visuals": [paths]}``, sampling by the same shares.
+def load_visuals(question: Question, media: MediaConfig) -> tuple[VisualInput, ...]:
+    """The frames that a question is about.
 
     Raises:
-        ConfigError: the file cannot be read or a line is no question.
+        InvalidRequestError: a file is missing, damaged or too large, or ends before the question's time.
     """
-    questions = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(lines):
-        stream = random.Random(f"manifest:{number}:{line}")
-        try:
-            fields = json.loads(line)
-            prompt, visuals = (
-                str(fields["prompt"]),
-                tuple(str(path.parent / name) for name in fields.get("visuals", ())),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}, line {number + 1}: expected prompt and visuals, {error!r}") from error
-        questions.append(
-            Question(
-                question_id=f"line-{number}",
-                prompt=prompt,
-                visuals=visuals,
-                temperature=1.0 if stream.random() < SAMPLED_SHARE else 0.0,
-                seed=stream.randrange(SEED_RANGE),
-            )
-        )
-    return questions
-
-
-def load_visuals(references: Sequence[str], media: MediaConfig) -> tuple[VisualInput, ...]:
-    """The frames that the references lead to.
-
-    Raises:
-        MediaError: a file is missing or damaged.
-    """
-    return tuple(
-        _world_clip(name, media) if name.startswith(WORLD) else load_visual(name, media) for name in references
-    )
+    if question.visuals and question.visuals[0].startswith(WORLD):
+        return tuple(_world_clip(name, media) for name in question.visuals)
+    return load_files(question.visuals, media, start_s=question.start_s, end_s=question.end_s)
 
 
 def _world_clip(reference: str, media: MediaConfig) -> VisualInput:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from flashsd_ray.config import MediaConfig
+from flashsd_ray.config import Config
 from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.kv_cache import BLOCK_ROWS
 from flashsd_ray.models.pretrained import PretrainedTarget
 from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.models.visual_cache import MemoryVisualCache
 from flashsd_ray.training.drafter.answers import Answer
-from flashsd_ray.training.drafter.questions import load_visuals
+from flashsd_ray.training.drafter.questions import Question, load_visuals
 from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, SamplingParams, VisualSegment
 
+VISUAL_CACHE_BYTES = 256 * 2**20
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Reading:
     """One question and answer as the target read them; the last token has no row, since nothing follows it."""
 
@@ -44,38 +47,53 @@ class Reading:
 
 
 class Reader:
-    """Runs the frozen target over questions with their answers; pictures shared by successive ones are read once."""
+    """Runs the frozen target over questions with their answers.
+
+    Successive questions about the same pictures share what the vision tower made of them, and the rows of the language
+    model up to where the questions differ.
+    """
 
     def __init__(
-        self, target: PretrainedTarget, tap_layers: Sequence[int], media: MediaConfig, *, keeps_embeddings: bool = False
+        self, target: PretrainedTarget, tap_layers: Sequence[int], config: Config, *, keeps_embeddings: bool = False
     ) -> None:
         self._decoder: Decoder = target.decoder
-        self._encoder = LocalEncoder(target)
-        self._media = media
+        self._encoder = LocalEncoder(target, MemoryVisualCache(VISUAL_CACHE_BYTES), config.encoding)
+        self._media = config.media
         self._keeps_embeddings = keeps_embeddings
         last = self._decoder.num_layers
         layers = tuple(sorted({*tap_layers, last}))
         self._tap_columns = len(tap_layers) * self._decoder.hidden_size
         self._target = LocalTarget(
             self._decoder,
-            cache_rows=2 * target.context_length + BLOCK_ROWS,
+            cache_rows=min(config.scheduling.cache_rows, 2 * target.context_length + BLOCK_ROWS),
             context_length=target.context_length,
             taps=Taps(layers, len(layers) * self._decoder.hidden_size, lambda rows: rows),
         )
 
+    @property
+    def num_frames_encoded(self) -> int:
+        """Frames that went through the vision tower so far."""
+        return self._encoder.num_frames_encoded
+
     def read(self, answer: Answer) -> Reading:
-        """The target's rows over prompt and answer, computed as it computes a prompt."""
+        """The target's rows over prompt and answer, computed as it computes a prompt.
+
+        Raises:
+            InvalidRequestError: the pictures cannot be read, or prompt and answer are too long.
+        """
         question = answer.question
-        prompt = self._encoder.encode(Conversation.of(question.prompt, load_visuals(question.visuals, self._media)))
-        return self.read_encoded(prompt, answer.token_ids, is_greedy=question.temperature == 0.0)
+        prompt = self._encoder.encode(Conversation.of(question.prompt, load_visuals(question, self._media)))
+        return self.read_encoded(prompt, answer.token_ids, is_greedy=is_greedy(question))
 
     @torch.inference_mode()
     def read_encoded(self, prompt: EncodedPrompt, token_ids: Sequence[int], *, is_greedy: bool) -> Reading:
         """The same for a prompt that is encoded already."""
         whole = self._with_answer(prompt, token_ids[:-1])
         self._target.open("reading", whole, SamplingParams(), len(whole) + 1)
-        (verdict,) = self._target.verify([DraftBlock(request_id="reading", round=0, start=len(whole))])
-        self._target.close("reading")
+        try:
+            (verdict,) = self._target.verify([DraftBlock(request_id="reading", round=0, start=len(whole))])
+        finally:
+            self._target.close("reading")
         rows = verdict.taps
         assert rows is not None
         width = self._decoder.hidden_size
@@ -83,23 +101,11 @@ class Reader:
             token_ids=(*prompt.token_ids, *token_ids),
             num_prompt_tokens=len(prompt),
             segments=prompt.segments,
-            taps=rows[:, : self._tap_columns].clone(),
-            finals=rows[len(prompt) :, -width:].clone(),
-            embeddings=whole.embeddings if self._keeps_embeddings else None,
+            taps=rows[:, : self._tap_columns].clone().cpu(),
+            finals=rows[len(prompt) :, -width:].clone().cpu(),
+            embeddings=whole.embeddings.cpu() if self._keeps_embeddings else None,
             is_greedy=is_greedy,
         )
-
-    def read_all(self, answers: Sequence[Answer], max_bytes: int) -> Iterator[Reading]:
-        """Readings until the memory is spent; answers too short to learn from are left out."""
-        spent = 0
-        for answer in answers:
-            if len(answer.token_ids) < 2:
-                continue
-            reading = self.read(answer)
-            spent += reading.num_bytes
-            if spent > max_bytes:
-                return
-            yield reading
 
     def _with_answer(self, prompt: EncodedPrompt, token_ids: Sequence[int]) -> EncodedPrompt:
         if not token_ids:
@@ -114,3 +120,8 @@ class Reader:
             embeddings=torch.cat((prompt.embeddings.to(embedded), embedded)),
             positions=torch.cat((prompt.positions, positions.expand(len(prompt.positions), -1)), dim=1),
         )
+
+
+def is_greedy(question: Question) -> bool:
+    """Whether the answer is the target's most probable one; of an answer that the data says nobody knows."""
+    return question.temperature == 0.0 and question.answer is None

@@ -1,26 +1,26 @@
-"""The training loop: the target is frozen and read already, so a step is one forward of the drafter."""
+"""The training loop: the target is frozen and has read already, so a step is one forward of the drafter."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from flashsd_ray.errors import InvalidRequestError
 from flashsd_ray.models.drafters.network import DrafterNetwork
 from flashsd_ray.training.drafter.batches import Lessons
 from flashsd_ray.training.drafter.evaluate import Quality, evaluate
+from flashsd_ray.training.drafter.events import Judged, Learnt, Listener
 from flashsd_ray.training.drafter.losses import LossParts, LossWeights, drafting_loss
-from flashsd_ray.training.drafter.readings import Reading
-
-STATE_FILE = "training.pt"
-
-logger = logging.getLogger(__name__)
+from flashsd_ray.training.drafter.peers import Peers
+from flashsd_ray.training.drafter.pool import ReadingPool
+from flashsd_ray.training.drafter.state import load_state, save_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,9 @@ class TrainingConfig:
 
     minutes: float | None = None  # of training, evaluations not counted; None: only steps count
     steps: int | None = None
-    num_readings: int = 8  # N, answers in one step
+    num_readings: int = 8  # N, answers in one step, of all processes together
     num_anchors: int = 16  # A, of each
+    num_fresh: int = 2  # answers read anew for each step where not all readings fit into memory
     learning_rate: float = 6e-4
     warm_up: float = 0.04  # share of training
     last_rate: float = 0.05  # of the learning rate, at the end of the cosine
@@ -38,6 +39,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     seed: int = 0
     evaluate_every_s: float = 60.0
+    report_every: int = 10  # steps
     weights: LossWeights = field(default_factory=LossWeights)
     is_autocast: bool = True
 
@@ -48,58 +50,85 @@ class Trainer:
     def __init__(
         self,
         network: DrafterNetwork,
-        readings: Sequence[Reading],
-        heldout: Sequence[Reading],
+        pool: ReadingPool,
+        heldout: ReadingPool,
         config: TrainingConfig,
         folder: Path | None = None,  # None: nothing is kept
+        *,
+        identity: Mapping[str, Any] | None = None,  # what must be the same when a training goes on
+        listener: Listener = lambda event: None,
+        peers: Peers | None = None,
     ) -> None:
         self.network = network
         self.config = config
         self.step = 0
         self.spent_s = 0.0
-        self._lessons = Lessons(readings, network, config.seed)
-        self._heldout = Lessons(heldout, network, config.seed)
-        self._state_path = None if folder is None else folder / STATE_FILE
+        self.peers = peers or Peers()
+        self._pool = pool
+        self._lessons = Lessons(pool, network, config.seed, self.peers.rank)
+        self._heldout = Lessons(heldout, network)
+        self._listener = listener
+        self._folder = folder
+        self._identity = dict(identity or {})
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
-        if self._state_path is not None and self._state_path.exists():
-            self._resume(self._state_path)
+        self._resume()
+        self._forward: Callable[..., Any] = self.peers.wrapped(network)
+
+    @property
+    def num_answers(self) -> int:
+        """Answers that this process learns from at a time."""
+        return len(self._pool.readings)
 
     @property
     def progress(self) -> float:
         """Share of the training that is done."""
         by_steps = self.step / self.config.steps if self.config.steps else 0.0
         by_time = self.spent_s / (60.0 * self.config.minutes) if self.config.minutes else 0.0
-        return max(by_steps, by_time)
+        return min(1.0, max(by_steps, by_time))
 
     def run(self) -> Quality:
-        """The network is trained; returns its quality on the held-out readings."""
+        """The network is trained; returns its quality on the held-out readings.
+
+        Raises:
+            InvalidRequestError: nothing can be learnt from.
+        """
+        self._pool.fill(self.step * self._num_fresh)
+        if not self._pool.readings:
+            raise InvalidRequestError("there is no answer to learn from: all are shorter than two tokens, or broken")
         evaluated_s = self.spent_s
         while self.progress < 1.0:
             began_s = monotonic()
-            parts = self._learn()
-            self.spent_s += monotonic() - began_s
-            if self.spent_s - evaluated_s >= self.config.evaluate_every_s:
+            parts = self.learn()
+            self.spent_s += self.peers.largest(monotonic() - began_s, self.network.view.device)
+            if self.step % self.config.report_every == 0 or self.progress >= 1.0:
+                self._report(parts)
+            if self.progress < 1.0 and self.spent_s - evaluated_s >= self.config.evaluate_every_s:
                 evaluated_s = self.spent_s
-                self._report(self.evaluate(), parts)
-                self._save()
-        if self._state_path is not None:
-            self._state_path.unlink(missing_ok=True)
+                self.evaluate()
+                self.save()
+            self._pool.refresh(self._num_fresh)
         return self.evaluate()
 
     def evaluate(self) -> Quality:
-        """The present quality on the held-out readings."""
+        """The present quality on the held-out readings, which only the first process has."""
         self.network.eval()
-        return evaluate(self.network, self._heldout, is_autocast=self.config.is_autocast)
+        quality = evaluate(self.network, self._heldout, is_autocast=self.config.is_autocast)
+        if self.peers.is_first:
+            self._listener(
+                Judged(step=self.step, progress=self.progress, spent_s=self.spent_s, quality=quality.to_json())
+            )
+        return quality
 
-    def _learn(self) -> LossParts:
+    def learn(self) -> LossParts:
+        """One step is made."""
         config, network = self.config, self.network.train()
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * self._rate(self.progress)
         with torch.autocast(network.view.device.type, torch.bfloat16, enabled=config.is_autocast):
-            batch = self._lessons.draw(config.num_readings, config.num_anchors)
-            answers = network(batch.lesson)
+            batch = self._lessons.draw(self.step, -(-config.num_readings // self.peers.size), config.num_anchors)
+            answers = self._forward(batch.lesson)
             with torch.no_grad():
                 target_logits = F.linear(batch.finals, network.view.lm_head)
         parts = drafting_loss(
@@ -118,6 +147,22 @@ class Trainer:
         self.step += 1
         return replace(parts, total=parts.total.detach())
 
+    def save(self) -> None:
+        """A later run can go on from here."""
+        if self._folder is None or not self.peers.is_first:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "spent_s": self.spent_s,
+        }
+        save_state(self._folder, state, self._identity)
+
+    @property
+    def _num_fresh(self) -> int:
+        return -(-self.config.num_fresh // self.peers.size)
+
     def _rate(self, progress: float) -> float:
         """Share of the learning rate: a linear rise, then a cosine."""
         if progress < self.config.warm_up:
@@ -125,38 +170,23 @@ class Trainer:
         done = min(1.0, (progress - self.config.warm_up) / (1.0 - self.config.warm_up))
         return self.config.last_rate + (1.0 - self.config.last_rate) * 0.5 * (1.0 + math.cos(math.pi * done))
 
-    def _report(self, quality: Quality, parts: LossParts) -> None:
-        logger.info(
-            "step %d, %.0f s (%.0f %%), loss %.3f, overlap %.3f, greedy tau %.2f %s, sampled tau %.2f",
-            self.step,
-            self.spent_s,
-            100.0 * self.progress,
-            float(parts.total),
-            parts.overlap,
-            quality.greedy_tau,
-            " ".join(f"{value:.2f}" for value in quality.greedy_slots),
-            quality.sampled_tau,
+    def _report(self, parts: LossParts) -> None:
+        self._listener(
+            Learnt(
+                step=self.step,
+                progress=self.progress,
+                spent_s=self.spent_s,
+                loss=float(parts.total),
+                hard=parts.hard,
+                overlap=parts.overlap,
+                slots=tuple(round(value, 4) for value in parts.slots.tolist()),
+                learning_rate=float(self._optimizer.param_groups[0]["lr"]),
+            )
         )
 
-    def _save(self) -> None:
-        if self._state_path is None:
-            return
-        self._state_path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "generator": self._lessons.generator.get_state(),
-            "step": self.step,
-            "spent_s": self.spent_s,
-        }
-        partial = self._state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self._state_path)
-
-    def _resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._lessons.generator.set_state(state["generator"])
-        self.step, self.spent_s = state["step"], state["spent_s"]
-        logger.info("resumed at step %d", self.step)
+    def _resume(self) -> None:
+        state = load_state(self._folder, self._identity) if self._folder is not None else None
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.spent_s = state["step"], state["spent_s"]

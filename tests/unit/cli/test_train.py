@@ -204,6 +204,7 @@ def test_progress_is_told_on_a_terminal_and_off_it(is_terminal: bool, monkeypatc
     assert "4 of 4 answers, 15 tokens/s" in text
     assert "step 20, 240 s: held-out greedy tau 2.50, slot by slot 0.75 0.50" in text
     assert ("step 5, loss 2.500, overlap 0.40, slots 0.50 0.25, 3 min left" in text) == is_terminal
+    assert "slots 0.50, held-out tau 2.50" in text
     assert "(1 questions left out)" in progress.summary(job())
 
 
