@@ -231,7 +231,8 @@ async def test_the_command_plays_a_video(
     monkeypatch.setattr("flashsd_ray.cli.loading.quiet_libraries", lambda: None)
     (tmp_path / "clip.mp4").write_bytes(make_video(num_frames=24, fps=8))
     async with wired(service) as wire:
-        command = ["stream", str(tmp_path / "clip.mp4"), "--server", wire.address, "--prompt", "What?"]
+        command = ["stream", str(tmp_path / "clip.mp4"), "--server", wire.address, "--fps", "all"]
+        command += ["--prompt", "What?"]
         assert await asyncio.to_thread(main, [*command, "--speed", "max"]) == 0
         assert capsys.readouterr() == ("24 frames: What?\n", "")
         assert await asyncio.to_thread(main, [*command, "--speed", "max", "--every", "1", "--format", "vtt"]) == 0
