@@ -17,7 +17,7 @@ PLACES = re.compile(
     r"(?<![\w.])/(?:" + "|".join(("ho" + "me", "ro" + "ot", "Use" + "rs", "wo" + "rk", "scr" + "atch")) + r")/\w"
 )
 LARGEST_FILE_BYTES = 50 * 10**6
-FEWEST_TESTS = {"unit": 800, "contract": 160, "e2e": 48, "architecture": 40}
+FEWEST_TESTS = {"unit": 2000, "contract": 240, "ray": 25, "e2e": 50, "architecture": 40}
 
 
 @pytest.mark.parametrize("pattern", [NOTES_TO_SELF, PLACES], ids=["notes to self", "places of one machine"])
