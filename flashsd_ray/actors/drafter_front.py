@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.config import Config
-from flashsd_ray.models.drafters import TargetView, load_drafter
+from flashsd_ray.engine.local import drafter_of
+from flashsd_ray.models.drafters import TargetView
 from flashsd_ray.models.drafters.free import FreeDrafter
 from flashsd_ray.models.drafters.network import DrafterNetwork
 from flashsd_ray.models.drafters.neural import NeuralDrafter
@@ -50,24 +51,6 @@ class DrafterFront:
             ConfigError: a name is unknown.
         """
         return cls.of(drafter_of(config, view, cache_rows=BLOCK_ROWS, max_running=1), view)
-
-
-def drafter_of(config: Config, view: TargetView, *, cache_rows: int, max_running: int) -> NeuralDrafter | FreeDrafter:
-    """The drafter that the config names, beside this target.
-
-    Raises:
-        CheckpointError: the drafter is missing, damaged or made for another target.
-        ConfigError: a name is unknown.
-    """
-    chosen = config.speculation
-    return load_drafter(
-        chosen.drafter,
-        view,
-        compressor=chosen.compressor,
-        rule=chosen.acceptance,
-        cache_rows=cache_rows,
-        max_running=max_running,
-    )
 
 
 def card_of(drafter: NeuralDrafter | FreeDrafter, view: TargetView) -> DrafterCard:

@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import torch
 
-from flashsd_ray.actors.drafter_front import card_of, drafter_of
+from flashsd_ray.actors.drafter_front import card_of
 from flashsd_ray.config import Config
-from flashsd_ray.engine.local import view_of
+from flashsd_ray.engine.local import drafter_of, view_of
 from flashsd_ray.errors import FlashSDError, ProtocolError
 from flashsd_ray.models.drafters import TargetView
 from flashsd_ray.models.drafters.free import FreeDrafter
 from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.linear import FixedLinear
-from flashsd_ray.models.pretrained import load_target
+from flashsd_ray.models.pretrained import load_configured
 from flashsd_ray.types import Verdict
 from flashsd_ray.wire.codec import decode, encode
 from flashsd_ray.wire.drafting import CloseOrder, DraftAnswer, DrafterCard, DraftOrder, OpenOrder, Refusal
@@ -131,8 +131,7 @@ def load_view(config: Config) -> TargetView:
     Raises:
         CheckpointError: the target is missing, damaged or unsupported.
     """
-    target = load_target(config.model.name, dtype=config.model.dtype, device=config.model.device)
-    target.limit_threads(config.model.threads)
+    target = load_configured(config.model)
     view = view_of(target)
     view = replace(view, embedding=view.embedding.detach(), head=FixedLinear(view.lm_head))
     del target

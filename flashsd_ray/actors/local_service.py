@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,19 +12,18 @@ import numpy as np
 from flashsd_ray.actors.encoder_host import EncoderHost
 from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
 from flashsd_ray.actors.lane_host import LaneHost
+from flashsd_ray.actors.routed_service import RoutedService
 from flashsd_ray.actors.router import Router
 from flashsd_ray.actors.service import ModelCard, ServiceStatus
 from flashsd_ray.config import Config
-from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.local import Engine
-from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.stores.latents import LatentCache
 from flashsd_ray.stores.store import Store, open_store
 from flashsd_ray.telemetry.traces import Traces
-from flashsd_ray.types import CaptionRequest, Conversation, VisualInput
+from flashsd_ray.types import Conversation, VisualInput
 
 
-class LocalService:
+class LocalService(RoutedService):
     """One lane and one encoder of this process, as a CaptionService."""
 
     def __init__(self, engine: Engine, *, subscriber: str = "local", traces: Traces | None = None) -> None:
@@ -53,32 +51,11 @@ class LocalService:
         service.store = store
         return service
 
-    @property
-    def card(self) -> ModelCard:
-        """The model behind the service."""
-        return self._router.card
-
-    def stream(self, request: CaptionRequest) -> AsyncGenerator[Chunk, None]:
-        """The chunks of the answer as they are committed; closing the generator cancels the request."""
-        return self._router.stream(request)
-
-    def require_room(self) -> None:
-        """Raises OverloadedError when a request that comes now would be refused."""
-        self._router.require_room()
-
-    async def prefetch(self, request: CaptionRequest) -> int:
-        """The request's prompt is in the KV cache where there was room; returns its positions."""
-        return await self._router.prefetch(request)
-
     async def status(self) -> ServiceStatus:
         """How the service is now."""
-        status = await self._router.status()
+        status = await super().status()
         complaint = self.store.health() if self.store is not None else ""
         return replace(status, degraded=(*status.degraded, complaint)) if complaint else status
-
-    async def meters(self) -> Mapping[str, LaneMeters]:
-        """What the lane has counted, by its name."""
-        return await self._router.meters()
 
     async def close(self) -> None:
         """Nothing runs any more."""

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from flashsd_ray.cli.loading import check_model_name
 from flashsd_ray.cli.parsing import count_int, positive_int
 from flashsd_ray.cli.settings import add_model_options, config_of
+from flashsd_ray.config import ModelConfig
 from flashsd_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ def start(config: Config, address: str | None, says: Callable[[str], None]) -> A
 
     Raises:
         ConfigError: a package for serving is missing.
+        CheckpointError: there can be no model of this name.
     """
     try:
         if config.placement.kind == "local":
@@ -100,6 +103,8 @@ def start(config: Config, address: str | None, says: Callable[[str], None]) -> A
             return running_here(config, says=says)
         from flashsd_ray.serving.application.run import running as running_on_ray
 
+        if address is None:  # elsewhere there may be directories that are not here
+            check_model_name(config.model.name, [ModelConfig().name])
         return running_on_ray(config, address=address, says=says)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("flashsd_ray"):

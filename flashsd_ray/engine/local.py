@@ -9,8 +9,10 @@ from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Caption, Chunk, joined
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.models.drafters import TargetView, load_drafter, resolve
+from flashsd_ray.models.drafters.free import FreeDrafter
+from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.encoder import LocalEncoder
-from flashsd_ray.models.pretrained import PretrainedTarget, load_target
+from flashsd_ray.models.pretrained import PretrainedTarget, load_configured
 from flashsd_ray.models.target import LocalTarget, Taps
 from flashsd_ray.models.visual_cache import MemoryVisualCache, VisualCache
 from flashsd_ray.speculation.interfaces import Drafter
@@ -69,9 +71,7 @@ class Engine:
             ConfigError: a name is unknown.
         """
         config = config or Config()
-        target = load_target(config.model.name, dtype=config.model.dtype, device=config.model.device)
-        target.limit_threads(config.model.threads)
-        return cls.around(target, config, visual_cache=visual_cache)
+        return cls.around(load_configured(config.model), config, visual_cache=visual_cache)
 
     @classmethod
     def around(cls, target: PretrainedTarget, config: Config, *, visual_cache: VisualCache | None = None) -> Engine:
@@ -81,16 +81,9 @@ class Engine:
             CheckpointError: the drafter is missing, damaged or made for another target.
             ConfigError: a name is unknown.
         """
-        view = view_of(target)
+        view, limits = view_of(target), config.scheduling
         name = resolve(config.speculation.drafter, view)
-        drafter = load_drafter(
-            name,
-            view,
-            compressor=config.speculation.compressor,
-            rule=config.speculation.acceptance,
-            cache_rows=config.scheduling.cache_rows,
-            max_running=config.scheduling.max_running,
-        )
+        drafter = drafter_of(config, view, cache_rows=limits.cache_rows, max_running=limits.max_running)
         return cls(target, drafter, config, drafter_name=name, visual_cache=visual_cache)
 
     @property
@@ -186,6 +179,24 @@ def view_of(target: PretrainedTarget) -> TargetView:
         rope_theta=target.rope_theta,
         rms_norm_eps=decoder.norm_eps,
         fingerprint=target.fingerprint,
+    )
+
+
+def drafter_of(config: Config, view: TargetView, *, cache_rows: int, max_running: int) -> NeuralDrafter | FreeDrafter:
+    """The drafter that the config names, beside this target.
+
+    Raises:
+        CheckpointError: the drafter is missing, damaged or made for another target.
+        ConfigError: a name is unknown.
+    """
+    chosen = config.speculation
+    return load_drafter(
+        chosen.drafter,
+        view,
+        compressor=chosen.compressor,
+        rule=chosen.acceptance,
+        cache_rows=cache_rows,
+        max_running=max_running,
     )
 
 

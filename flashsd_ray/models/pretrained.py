@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from flashsd_ray.config import ModelConfig
 from flashsd_ray.errors import CheckpointError
 from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
@@ -178,6 +179,17 @@ def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> Pret
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"cannot load target {name!r}: {first_line}") from error
     return PretrainedTarget(name, path, family, model.to(chosen_device).eval(), processor)
+
+
+def load_configured(config: ModelConfig) -> PretrainedTarget:
+    """The target that the settings name is in memory, and torch uses as many threads as they say.
+
+    Raises:
+        CheckpointError: it is missing, damaged or unsupported.
+    """
+    target = load_target(config.name, dtype=config.dtype, device=config.device)
+    target.limit_threads(config.threads)
+    return target
 
 
 def _family(config: Any, name: str) -> Family:

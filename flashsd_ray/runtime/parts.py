@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from flashsd_ray.config import Config
@@ -91,11 +90,9 @@ def _engine_with(config: Config, drafter: DrafterAddress) -> Engine:
     from flashsd_ray.actors.remote_drafter import RemoteDrafter
     from flashsd_ray.engine.local import Engine, view_of
     from flashsd_ray.models.drafters import resolve
-    from flashsd_ray.models.pretrained import load_target
+    from flashsd_ray.models.pretrained import load_configured
 
-    model = config.model
-    target = load_target(model.name, dtype=model.dtype, device=model.device)
-    target.limit_threads(model.threads)
+    target = load_configured(config.model)
     view = view_of(target)
     front = DrafterFront.load(config, view)
     remote = RemoteDrafter.at(drafter.address, drafter.key, front, config.placement)
@@ -130,30 +127,28 @@ class EncoderPart:
     def __init__(self, config: Config, encoder_id: str) -> None:
         """Raises CheckpointError when the target cannot be loaded."""
         from flashsd_ray.actors.encoder_host import EncoderHost
+        from flashsd_ray.actors.in_process import LocalEncoding
         from flashsd_ray.models.encoder import LocalEncoder
-        from flashsd_ray.models.pretrained import load_target
+        from flashsd_ray.models.pretrained import load_configured
         from flashsd_ray.stores.latents import LatentCache
         from flashsd_ray.stores.store import open_store
 
         log_as(config.telemetry, encoder_id)
-        model = config.model
-        target = load_target(model.name, dtype=model.dtype, device=model.device)
-        target.limit_threads(model.threads)
+        target = load_configured(config.model)
         self.encoder_id = encoder_id
         self._traces = start(config.telemetry, encoder_id)
         self._exported = RayMeters()
         self._store = open_store(config.stores)
         cache = LatentCache(config.stores, self._store)
         self._host = EncoderHost(LocalEncoder(target, cache, config.encoding), config.encoding)
+        self._encoding = LocalEncoding(self._host, traces=self._traces)
 
     async def encode(self, conversation: Conversation, trace: str = "") -> tuple[float, Parcel]:
         """Seconds it took, waiting included, and the encoded prompt: two results, so that only lanes fetch the second."""
         from flashsd_ray.runtime.parcels import Parcel
 
-        began_s = perf_counter()
-        with self._traces.during("encode", trace, visuals=len(conversation.visuals)):
-            prompt = await self._host.encode(conversation)
-        return perf_counter() - began_s, Parcel.of(prompt)
+        encoded = await self._encoding.encode(conversation, trace)
+        return encoded.encode_s, Parcel.of(encoded.prompt)
 
     async def status(self) -> str:
         """What is wrong with the store behind the encoder; empty when nothing is."""

@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
+from flashsd_ray.actors.routed_service import RoutedService
 from flashsd_ray.actors.router import Router
-from flashsd_ray.actors.service import ModelCard, ServiceStatus
-from flashsd_ray.engine.answers import Chunk
-from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import UnavailableError
 from flashsd_ray.runtime.clients import RayEncoder, RayLane, errors_of
 from flashsd_ray.runtime.fleet import Roster
-from flashsd_ray.types import CaptionRequest
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # between questions to a fleet that does not answer
 
 
-class FleetService:
+class FleetService(RoutedService):
     """Keeps the protocol of actors/service.py over whatever lanes and encoders the fleet has."""
 
     def __init__(self, fleet: Any, router: Router, roster: Roster) -> None:
@@ -64,31 +60,6 @@ class FleetService:
 
         service = cls(fleet, Router(roster.card, patience_s=timeout_s, on_lost=replace), roster)
         return service
-
-    @property
-    def card(self) -> ModelCard:
-        """The model behind the service."""
-        return self._router.card
-
-    def stream(self, request: CaptionRequest) -> AsyncGenerator[Chunk, None]:
-        """The chunks of the answer as they are committed; closing the generator cancels the request."""
-        return self._router.stream(request)
-
-    def require_room(self) -> None:
-        """Raises OverloadedError when a request that comes now would be refused."""
-        self._router.require_room()
-
-    async def prefetch(self, request: CaptionRequest) -> int:
-        """The request's prompt is in the KV cache of a lane where there was room; returns its positions."""
-        return await self._router.prefetch(request)
-
-    async def status(self) -> ServiceStatus:
-        """How the service is now."""
-        return await self._router.status()
-
-    async def meters(self) -> Mapping[str, LaneMeters]:
-        """What every lane that answers has counted, by its name."""
-        return await self._router.meters()
 
     async def close(self) -> None:
         """The fleet is followed no more, and requests that were open have ended."""

@@ -114,10 +114,6 @@ class HttpEdgeDeployment(_Edge):
             app = _closed_door()
         _app_of_this_replica.append(app)
 
-    async def port(self) -> int | None:
-        """The port of its own, where it has one."""
-        return self._server.port if self._server is not None else None
-
     async def __del__(self) -> None:
         if self._server is not None:
             await self._server.stop()
