@@ -53,7 +53,7 @@ class Outcome:
     detail: str = ""  # the server's words, where there is no answer
     pieces_s: tuple[float, ...] = ()  # when each piece of text arrived
     text: str = ""
-    token_ids: tuple[int, ...] = ()  # empty where an interface does not tell them
+    token_ids: tuple[int, ...] = ()
     token_texts: tuple[str, ...] = ()  # where log-probabilities were asked for
     num_tokens: int = 0
     finish_reason: str = ""

@@ -44,7 +44,6 @@ def difference(outcome: Outcome, expected: Caption) -> str:
         "finish reason": (outcome.finish_reason, expected.finish_reason.value),
         "number of tokens": (outcome.num_tokens, len(expected.token_ids)),
         "tokens": (outcome.token_texts, tuple(token.text for token in expected.logprobs)),
-        # Not every interface tells them; the texts of the tokens stand in their place there.
-        "token ids": (outcome.token_ids or expected.token_ids, expected.token_ids),
+        "token ids": (outcome.token_ids, expected.token_ids),
     }
     return "; ".join(f"{name}: {got!r}, not {right!r}" for name, (got, right) in pairs.items() if got != right)

@@ -78,6 +78,7 @@ def body_of(ask: Ask) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "seed": sampling.seed,
         "ignore_eos": sampling.ignore_eos,
+        "return_token_ids": True,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -97,6 +98,7 @@ class _Answer:
     start_s: float = field(init=False)
     pieces_s: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     token_texts: list[str] = field(default_factory=list)
     num_tokens: int = 0
     finish_reason: str = ""
@@ -125,6 +127,7 @@ class _Answer:
         if text:
             self.texts.append(text)
             self.pieces_s.append(self.now())
+        self.token_ids += choice.get("token_ids", ())
         if choice.get("logprobs"):
             self.token_texts += [token["token"] for token in choice["logprobs"]["content"]]
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
@@ -149,6 +152,7 @@ class _Answer:
             code=ANSWERED,
             pieces_s=tuple(self.pieces_s),
             text="".join(self.texts),
+            token_ids=tuple(self.token_ids),
             token_texts=tuple(self.token_texts),
             num_tokens=self.num_tokens,
             finish_reason=self.finish_reason,

@@ -24,6 +24,7 @@ class Asked:
     draft_length: int | None
     streams: bool
     streams_usage: bool
+    returns_token_ids: bool
 
     def requests(
         self,
@@ -97,6 +98,7 @@ def _asked(conversations: Sequence[Conversation], fields: RequestFields, samplin
         draft_length=fields.draft_length,
         streams=fields.stream,
         streams_usage=fields.stream_options is not None and fields.stream_options.include_usage,
+        returns_token_ids=fields.return_token_ids,
     )
 
 

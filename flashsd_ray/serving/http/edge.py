@@ -126,7 +126,8 @@ class Edge:
         requests: Sequence[CaptionRequest],
         held: AsyncExitStack,  # what is open then
     ) -> Response:
-        answers = form(self._envelope(request.state.request_id), requests, asked.num_choices)
+        envelope = self._envelope(request.state.request_id)
+        answers = form(envelope, requests, asked.num_choices, returns_token_ids=asked.returns_token_ids)
         chunks = await held.enter_async_context(aclosing(chunks_of(self.service, requests)))
         if not asked.streams:
             captions = await unless_disconnected(request.receive, whole(chunks, len(requests)))

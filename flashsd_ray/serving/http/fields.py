@@ -1,9 +1,9 @@
 """What may stand in a request body: OpenAI's fields, and the extensions of this server.
 
-Extensions at the top: ``top_k``, ``ignore_eos`` and ``stop_token_ids`` as in vLLM; ``draft_length``, the number of
-tokens drafted per round (0: plain decoding). A ``video_url`` part takes ``num_frames``, ``fps``, ``start`` and ``end``
-(seconds) beside its ``url``. ``null`` means that a field was left out. Fields that are not supported may stand there
-with the value that has no effect; any other value is refused by name.
+Extensions at the top: ``top_k``, ``ignore_eos``, ``stop_token_ids`` and ``return_token_ids`` as in vLLM;
+``draft_length``, the number of tokens drafted per round (0: plain decoding). A ``video_url`` part takes ``num_frames``,
+``fps``, ``start`` and ``end`` (seconds) beside its ``url``. ``null`` means that a field was left out. Fields that are
+not supported may stand there with the value that has no effect; any other value is refused by name.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ class RequestFields(Fields):
     seed: int | None = Field(None, ge=-_MAX_SEED, le=_MAX_SEED)
     n: int = Field(1, ge=1, le=_MAX_INT)
     draft_length: int | None = Field(None, ge=0, le=_MAX_INT)
+    return_token_ids: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     # Taken and not used: names that clients give to what they do.

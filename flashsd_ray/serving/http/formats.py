@@ -6,6 +6,9 @@ Beside OpenAI's fields stands ``flashsd``, at the top of a whole answer and of e
      "num_new_tokens": int, "tau": float, "rounds": int, "accepted_per_position": [int], "seconds": {stage: float},
      "num_draft_tokens": int, "num_accepted_tokens": int, "acceptance_rate": float}
 
+A client that sets ``return_token_ids`` also finds ``token_ids`` in every choice, as in vLLM: those of the whole answer, or
+those that a piece adds.
+
 In a whole answer the counts are totals of all choices and the seed is that of choice 0; in a piece they are of its
 choice alone.
 """
@@ -44,10 +47,18 @@ class AnswerFormat(ABC):
     whole_object: str
     piece_object: str
 
-    def __init__(self, envelope: Envelope, requests: Sequence[CaptionRequest], num_choices: int) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        requests: Sequence[CaptionRequest],
+        num_choices: int,  # of one prompt
+        *,
+        returns_token_ids: bool = False,
+    ) -> None:
         self._envelope = envelope
         self._requests = requests
-        self._num_choices = num_choices  # of one prompt
+        self._num_choices = num_choices
+        self._returns_token_ids = returns_token_ids
 
     @abstractmethod
     def choice(self, index: int, caption: Caption) -> Json:
@@ -66,7 +77,7 @@ class AnswerFormat(ABC):
         totals = sum((caption.stats for caption in captions), SpeculationStats())
         return {
             **self._head(self.whole_object),
-            "choices": [self.choice(index, caption) for index, caption in enumerate(captions)],
+            "choices": [self._with_ids(self.choice(index, one), one.token_ids) for index, one in enumerate(captions)],
             "usage": self.usage(captions),
             "flashsd": self._statistics(0, totals),
         }
@@ -75,8 +86,8 @@ class AnswerFormat(ABC):
         """What a chunk adds to a stream."""
         if is_first:
             yield self._piece(self.boundary(index, None))
-        if chunk.text or chunk.logprobs:
-            yield self._piece(self.delta(index, chunk))
+        if chunk.text or chunk.logprobs or (self._returns_token_ids and chunk.token_ids):
+            yield self._piece(self._with_ids(self.delta(index, chunk), chunk.token_ids))
         if chunk.finish_reason is not None:
             end = self._piece(self.boundary(index, chunk.finish_reason.value))
             yield {**end, "flashsd": self._statistics(index, chunk.stats or SpeculationStats())}
@@ -105,6 +116,9 @@ class AnswerFormat(ABC):
             "model": self._envelope.model,
             "system_fingerprint": self._envelope.fingerprint,
         }
+
+    def _with_ids(self, choice: Json, token_ids: Sequence[int]) -> Json:
+        return {**choice, "token_ids": list(token_ids)} if self._returns_token_ids else choice
 
     def _piece(self, choice: Json) -> Json:
         return {**self._head(self.piece_object), "choices": [choice]}
@@ -151,8 +165,15 @@ class CompletionFormat(AnswerFormat):
     whole_object = "text_completion"
     piece_object = "text_completion"
 
-    def __init__(self, envelope: Envelope, requests: Sequence[CaptionRequest], num_choices: int) -> None:
-        super().__init__(envelope, requests, num_choices)
+    def __init__(
+        self,
+        envelope: Envelope,
+        requests: Sequence[CaptionRequest],
+        num_choices: int,
+        *,
+        returns_token_ids: bool = False,
+    ) -> None:
+        super().__init__(envelope, requests, num_choices, returns_token_ids=returns_token_ids)
         self._offsets: dict[int, int] = defaultdict(int)  # characters of the tokens so far, by answer
 
     def choice(self, index: int, caption: Caption) -> Json:

@@ -43,6 +43,7 @@ class FakeGenerator:
                     end_s=start_s + 2,
                     code=code,
                     text="t",
+                    token_ids=(1,),
                     num_tokens=1,
                     finish_reason="stop",
                 )

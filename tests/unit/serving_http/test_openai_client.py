@@ -241,6 +241,23 @@ async def test_logprobs(serve: Serve) -> None:
     assert streamed == content
 
 
+async def test_token_ids(serve: Serve) -> None:
+    served = serve()
+    options: dict[str, Any] = {"model": "echo", "messages": HELLO}
+    asking = options | {"extra_body": {"return_token_ids": True}}
+    told = (await served.client.chat.completions.create(**asking)).choices[0].model_extra or {}
+    assert told["token_ids"] == [1, 2, 3, 4, 5]
+    stream = await served.client.chat.completions.create(**asking, stream=True)
+    extras = [chunk.choices[0].model_extra or {} async for chunk in stream]
+    assert [token_id for extra in extras for token_id in extra.get("token_ids", ())] == told["token_ids"]
+    untold = (await served.client.chat.completions.create(**options)).choices[0].model_extra or {}
+    assert "token_ids" not in untold
+    completion = await served.client.completions.create(
+        model="echo", prompt=["one", "two"], extra_body={"return_token_ids": True}
+    )
+    assert [(choice.model_extra or {})["token_ids"] for choice in completion.choices] == [[1, 2, 3], [1, 2, 3]]
+
+
 async def test_a_length_ends_an_answer(serve: Serve) -> None:
     answer = await serve().client.chat.completions.create(model="echo", messages=HELLO, max_tokens=2)
     assert answer.choices[0].finish_reason == "length"
