@@ -87,14 +87,18 @@ class SchedulingConfig:
     prefill_rows: int = field(default=1024, metadata={"help": "most prompt positions forwarded in one round"})
     max_new_tokens: int = field(default=4096, metadata={"help": "largest max_new_tokens a request may ask for"})
     share_prefixes: bool = field(default=True, metadata={"help": "requests that begin alike share cache rows"})
+    stream_interval_s: float = field(
+        default=0.02,
+        metadata={"help": "tokens leave a lane at most so often; the first and the last of an answer leave at once"},
+    )
 
     def __post_init__(self) -> None:
         """Raises ConfigError when a limit is not positive."""
+        may_be_zero = ("share_prefixes", "stream_interval_s")
         for item in fields(self):
-            _check(
-                getattr(self, item.name) > 0 or item.name == "share_prefixes",
-                f"scheduling.{item.name} must be positive",
-            )
+            value = getattr(self, item.name)
+            _check(value > 0 or item.name in may_be_zero, f"scheduling.{item.name} must be positive")
+        _check(self.stream_interval_s >= 0, "scheduling.stream_interval_s must not be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,18 @@ class PlacementConfig:
     encoder_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for an encoder"})
     drafter_cpus: float = field(default=0.5, metadata={"help": "CPUs reserved for a dedicated drafter"})
     drafter_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for a dedicated drafter"})
+    lane_resources: tuple[str, ...] = field(
+        default=(), metadata={"help": "Ray's custom resources for a lane, name:amount; they name the nodes it may go to"}
+    )
+    encoder_resources: tuple[str, ...] = field(default=(), metadata={"help": "the same for an encoder"})
+    drafter_resources: tuple[str, ...] = field(default=(), metadata={"help": "the same for a dedicated drafter"})
+    edge_resources: tuple[str, ...] = field(
+        default=(), metadata={"help": "the same for an edge and the fleet, which must not stand on nodes that may go"}
+    )
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = field(
+        default="PACK",
+        metadata={"help": "how the parts of a lane are laid over nodes: together or apart, STRICT: or not at all"},
+    )
     drafter_timeout_s: float = field(
         default=5.0, metadata={"help": "a dedicated drafter that is silent for so long is given up: nothing is drafted"}
     )

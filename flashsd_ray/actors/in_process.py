@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from flashsd_ray.actors.lane_host import Feed, LaneHost
+from flashsd_ray.actors.lane_host import LaneHost
 from flashsd_ray.actors.router import Encoded
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.telemetry.traces import Traces
 from flashsd_ray.types import CaptionRequest, Conversation

@@ -1,8 +1,8 @@
 """A lane in a thread of its own, for callers that live in event loops.
 
 The thread steps the lane while there is work and sleeps while there is none. Between two rounds it takes orders:
-requests, cancellations, questions about its state. What a round adds to the answers goes to each subscriber as one
-batch, so that the cost of passing it on does not grow with the number of requests.
+requests, cancellations, questions about its state. What rounds add to the answers goes to each subscriber in batches, so
+that the cost of passing it on grows neither with the number of requests nor with the speed of the rounds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.actors.subscription import Feed, Subscription
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.engine.meters import LaneMeters
@@ -33,25 +33,6 @@ T = TypeVar("T")
 MAX_FAILED_ROUNDS = 3  # in a row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
-    """What one round gave a subscriber, and how the lane stands after it."""
-
-    chunks: tuple[Chunk, ...]
-    status: LaneStatus
-
-
-@dataclass(slots=True, eq=False)
-class _Subscriber:
-    loop: asyncio.AbstractEventLoop
-    arrived: asyncio.Queue[Feed | None]
-    request_ids: set[str] = field(default_factory=set)
-
-    def put(self, feed: Feed | None) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.arrived.put_nowait, feed)
-
-
 class LaneHost:
     """Owns a lane; every method may be called from any thread or event loop."""
 
@@ -62,6 +43,7 @@ class LaneHost:
         lane_id: str = "lane-0",
         free_rows: Callable[[], int] = lambda: 0,
         total_rows: int = 0,
+        stream_interval_s: float = 0.0,
         traces: Traces | None = None,
     ) -> None:
         self.lane_id = lane_id
@@ -71,7 +53,8 @@ class LaneHost:
         self._free_rows = free_rows
         self._total_rows = total_rows
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._subscribers: dict[str, _Subscriber] = {}
+        self._stream_interval_s = stream_interval_s
+        self._subscribers: dict[str, Subscription] = {}
         self._subscriber_of: dict[str, str] = {}
         self._is_draining = False
         self._is_closed = False
@@ -85,14 +68,11 @@ class LaneHost:
 
         Leaving the generator cancels the requests that are still open.
         """
-        mine = _Subscriber(asyncio.get_running_loop(), asyncio.Queue())
+        mine = Subscription(self._stream_interval_s)
         status = await self._ask(lambda: self._subscribe(subscriber, mine))
         try:
             yield Feed(chunks=(), status=status)
-            while True:
-                feed = await mine.arrived.get()
-                if feed is None:
-                    return
+            while (feed := await mine.take()) is not None:
                 yield feed
         finally:
             self._order(lambda: self._unsubscribe(subscriber, mine))
@@ -253,18 +233,19 @@ class LaneHost:
             total_rows=self._total_rows,
             max_requests=self._lane.max_requests,
             is_draining=self._is_draining,
+            wait_s=self._lane.expected_wait_s,
         )
 
-    def _subscribe(self, name: str, subscriber: _Subscriber) -> LaneStatus:
+    def _subscribe(self, name: str, subscriber: Subscription) -> LaneStatus:
         if name in self._subscribers:
             self._unsubscribe(name, self._subscribers[name])  # it came back: the old connection is dead
         self._subscribers[name] = subscriber
         return self._status()
 
-    def _unsubscribe(self, name: str, subscriber: _Subscriber) -> None:
+    def _unsubscribe(self, name: str, subscriber: Subscription) -> None:
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
-            for request_id in list(subscriber.request_ids):
+            for request_id in subscriber.request_ids:
                 self._cancel(request_id)
             subscriber.put(None)
 
@@ -276,7 +257,7 @@ class LaneHost:
         self._lane.submit(request, prompt, encode_s=encode_s)
         self._spans.submitted(request)
         self._subscriber_of[request.request_id] = name
-        self._subscribers[name].request_ids.add(request.request_id)
+        self._subscribers[name].open(request.request_id)
 
     def _cancel(self, request_id: str) -> None:
         last = self._lane.cancel(request_id)
@@ -287,4 +268,4 @@ class LaneHost:
     def _forget(self, request_id: str) -> None:
         name = self._subscriber_of.pop(request_id, None)
         if name is not None and name in self._subscribers:
-            self._subscribers[name].request_ids.discard(request_id)
+            self._subscribers[name].forget(request_id)

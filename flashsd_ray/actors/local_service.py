@@ -74,6 +74,7 @@ def host_of(engine: Engine, lane_id: str, traces: Traces | None = None) -> LaneH
         lane_id=lane_id,
         free_rows=lambda: verifier.free_rows,
         total_rows=verifier.cache.max_rows,
+        stream_interval_s=engine.config.scheduling.stream_interval_s,
         traces=traces,
     )
 

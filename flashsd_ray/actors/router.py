@@ -16,8 +16,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
+from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError, UnavailableError

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.router import Encoded
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import FlashSDError, UnavailableError
 from flashsd_ray.types import CaptionRequest, Conversation

@@ -8,9 +8,9 @@ from contextlib import aclosing
 
 import pytest
 
-from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.router import Encoded, Router
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, UnavailableError

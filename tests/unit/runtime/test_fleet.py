@@ -12,8 +12,8 @@ from ray.exceptions import RaySystemError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from flashsd_ray.actors.lane_host import Feed
 from flashsd_ray.actors.service import LaneStatus
+from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.config import Config, PlacementConfig
 from flashsd_ray.errors import UnavailableError
 from flashsd_ray.runtime import clients, fleet
