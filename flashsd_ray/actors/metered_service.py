@@ -11,6 +11,7 @@ from dataclasses import replace
 from flashsd_ray.actors.service import CaptionService, ModelCard, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
+from flashsd_ray.errors import OverloadedError
 from flashsd_ray.telemetry.logs import about, fields
 from flashsd_ray.telemetry.metrics import EdgeMeters
 from flashsd_ray.telemetry.tally import Tally
@@ -82,7 +83,11 @@ class MeteredService:
 
     def require_room(self) -> None:
         """Raises OverloadedError when a request that comes now would be refused."""
-        self._inner.require_room()
+        try:
+            self._inner.require_room()
+        except OverloadedError as error:
+            self._meters.turned_away(self._edge, type(error).__name__)
+            raise
 
     async def prefetch(self, request: CaptionRequest) -> int:
         """The request's prompt is in the KV cache where there was room; returns its positions."""

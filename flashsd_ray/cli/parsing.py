@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         options = list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                options += [name for parser in action.choices.values() for name in parser._option_string_actions]
+                options += [name for parser in action.choices.values() for name in parser._options()]
         return options
 
 

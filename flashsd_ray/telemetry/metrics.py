@@ -74,6 +74,10 @@ class EdgeMeters:
             self._output_token.labels(edge).observe(tally.time_per_output_token_s)
         self._count_speculation(edge, tally)
 
+    def turned_away(self, edge: str, outcome: str) -> None:
+        """A request ended before anything of it was read."""
+        self._requests.labels(edge, outcome).inc()
+
     def prefetched(self, edge: str, outcome: str) -> None:
         """A prompt was sent ahead."""
         self._prefetches.labels(edge, outcome).inc()

@@ -186,6 +186,17 @@ async def test_a_refusal_is_counted_by_its_class_and_raised(capsys: pytest.Captu
     assert "secret" not in span.to_json() + capsys.readouterr().err
 
 
+async def test_who_is_turned_away_at_the_door_is_counted() -> None:
+    edge = Edge()
+    edge.service.require_room()
+    assert edge.value("requests_total", outcome="OverloadedError") is None
+    edge.inner.is_full = True
+    with pytest.raises(OverloadedError):
+        edge.service.require_room()
+    assert edge.value("requests_total", outcome="OverloadedError") == 1
+    assert not edge.value("open_requests")
+
+
 class Talkative(EchoService):
     """Logs while it works, as the router does."""
 

@@ -27,6 +27,7 @@ from flashsd_ray.errors import CheckpointError
         ("caption a.mp4 --format xml", "invalid choice: 'xml'"),
         ("caption a.mp4 --dtype float16", "invalid choice: 'float16'"),
         ("caption a.mp4 --promp x", "did you mean --prompt?"),
+        ("bench cancel --requets 3", "unknown option --requets; did you mean --requests?"),
     ],
 )
 def test_mistakes_are_named(words: str, part: str) -> None:
