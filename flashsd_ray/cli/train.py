@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from flashsd_ray.cli.parsing import Parser, UsageError
 from flashsd_ray.cli.train_options import add_options, job_of, workers_of
+from flashsd_ray.cli.train_target import add_target_parser
 from flashsd_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from flashsd_ray.cli.train_progress import Progress
     from flashsd_ray.training.drafter.job import Job
 
-HELP = "train a drafter for a model of yours"
+HELP = "train a drafter for a model of yours, or a bundled model"
 DRAFTER_HELP = "train a drafter on the target's own answers to any prompts, videos and images"
 EXAMPLES = """\
 examples:
@@ -49,6 +50,7 @@ def add_parser(verbs: Any) -> None:
     drafter = what.add_parser(
         "drafter", help=DRAFTER_HELP, description=DRAFTER_HELP.capitalize() + ".", epilog=EXAMPLES
     )
+    add_target_parser(what)
     add_options(drafter)
     drafter.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     drafter.set_defaults(run=run, parser=drafter)

@@ -63,7 +63,10 @@ def _add_target_options(group: Any) -> None:
 
 def _add_data_options(group: Any) -> None:
     group.add_argument(
-        "--data", metavar="SOURCE", required=True, help="JSON-lines file, directory of media, or demo:N (questions)"
+        "--data",
+        metavar="SOURCE",
+        required=True,
+        help="JSON-lines file, directory of media, or demo:N or town:N (questions)",
     )
     group.add_argument(
         "--prompt", metavar="TEXT", action="append", default=[], help="to ask about every file of a directory; repeat"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flashsd_ray.config import MediaConfig
-from flashsd_ray.training.drafter.questions import WORLD, Question
+from flashsd_ray.training.drafter.clip_worlds import PREFIXES
+from flashsd_ray.training.drafter.questions import Question
 
 FILE_BITS = 16  # a place is an offset with the number of its file in the lowest bits
 
@@ -94,7 +95,7 @@ def key_of(question: Question, media: MediaConfig, max_new_tokens: int) -> str:
 
 
 def _identity(reference: str) -> list[Any]:
-    if reference.startswith(WORLD):
+    if reference.startswith(PREFIXES):
         return [reference]
     path = os.path.abspath(reference)  # noqa: PTH100 (a link may point elsewhere tomorrow)
     try:

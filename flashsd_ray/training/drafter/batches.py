@@ -78,7 +78,8 @@ class Lessons:
         for row, reading in enumerate(readings):
             layout = self._layout(reading)
             following = token_ids[row, 1 : lengths[row] + 1]
-            embeddings = None if reading.embeddings is None else reading.embeddings.to(fused[row])
+            # A copy: what was read in inference mode cannot be learnt from.
+            embeddings = None if reading.embeddings is None else reading.embeddings.to(fused[row], copy=True)
             contexts.append(network.enter_prompt(fused[row], following, layout, embeddings))
             positions.append(layout.positions)
         width = max(len(rows) for rows in contexts)

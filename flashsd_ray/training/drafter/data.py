@@ -17,7 +17,6 @@ from flashsd_ray.errors import ConfigError
 from flashsd_ray.training.drafter.manifest import ManifestQuestions
 from flashsd_ray.training.drafter.questions import SAMPLED_SHARE, Question, WorldQuestions, drawing
 from flashsd_ray.training.drafter.series import Chosen, Series
-from flashsd_ray.training.world.scene import Split
 
 HELDOUT_SHARE = 0.05
 MOST_HELDOUT = 60
@@ -79,7 +78,7 @@ def is_media(name: str) -> bool:
 
 
 def open_data(
-    source: str,  # a file of JSON lines, a directory, or "demo:N"
+    source: str,  # a file of JSON lines, a directory, "demo:N" or "town:N"
     *,
     prompts: Sequence[str] = (),  # about every file of a directory
     num_heldout: int | None = None,  # None: a twentieth, and at most 60
@@ -96,14 +95,14 @@ def open_data(
         return Data(learnt, _open(heldout_source, "heldout", prompts, sampled_share))
     if isinstance(learnt, WorldQuestions):
         kept = MOST_HELDOUT if num_heldout is None else num_heldout
-        return Data(learnt, WorldQuestions(kept, "heldout", per_clip=2, sampled_share=sampled_share))
+        return Data(learnt, learnt.of_split("heldout", kept))
     return hold_out(learnt, num_heldout, source)
 
 
-def _open(source: str, split: Split, prompts: Sequence[str], sampled_share: float) -> Grouped | WorldQuestions:
-    demo = re.fullmatch(r"demo:(\d+)", source)
-    if demo:
-        return WorldQuestions(int(demo[1]), split, sampled_share=sampled_share)
+def _open(source: str, split: str, prompts: Sequence[str], sampled_share: float) -> Grouped | WorldQuestions:
+    world = re.fullmatch(r"(demo|town):(\d+)", source)
+    if world:
+        return WorldQuestions(int(world[2]), split, world=world[1], sampled_share=sampled_share)
     path = Path(source)
     if path.is_dir():
         return FolderQuestions(path, prompts, sampled_share=sampled_share)

@@ -1,9 +1,13 @@
-"""The demo target: a small LLaVA, trained from nothing on the demo world in three stages.
+"""The bundled targets: small LLaVAs, trained from nothing on a world of clips, stage by stage.
 
 vision: the tower names what each patch shows. align: its projected patches speak the text model's words.
-captions: the text model answers questions about clips. See `assets/demo/target/README.md` for figures.
+short, captions: the text model answers questions about clips. See `assets/demo/target/README.md` for figures.
 """
 
-from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
+from flashsd_ray.training.waiting import let_waiting_threads_sleep
+
+let_waiting_threads_sleep()
+
+from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports  # noqa: E402 (it loads torch)
 
 ensure_torchvision_imports()  # before transformers, whose processors import it

@@ -117,7 +117,8 @@ def ask(
     images = [[Image.fromarray(frame) for frame in shown.frames] for shown in clips]
     inputs = processor(images=images, text=texts, padding=True, return_tensors="pt")
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-    tokens: Any = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    most = model.generation_config.max_new_tokens or MAX_NEW_TOKENS
+    tokens: Any = model.generate(**inputs, max_new_tokens=most, do_sample=False)
     answers = tokens[:, inputs["input_ids"].shape[1] :]
     decoded: list[str] = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
     return decoded

@@ -4,38 +4,29 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from flashsd_ray.training.target.labels import OBJECT_HEADS
 from flashsd_ray.training.target.tokenizer import first_word_token
-from flashsd_ray.training.world.catalog import KIND_NAMES, PLACE_NAMES, TIMES_OF_DAY, WEATHERS
+from flashsd_ray.training.target.worlds import DEMO, World
 
-OBJECT_WORDS: dict[str, tuple[str, ...]] = {
-    "kind": KIND_NAMES,
-    "size": ("small", "large"),
-    "lane": ("top", "middle", "bottom"),
-    "column": ("left", "center", "right"),
-    "count": ("one", "two", "three"),
-}
-SCENE_WORDS: tuple[tuple[str, ...], ...] = (PLACE_NAMES, TIMES_OF_DAY, WEATHERS)
-OBJECT_WEIGHTS = {"kind": 0.6, "size": 0.1, "lane": 0.1, "column": 0.1, "count": 0.1}
-SCENE_WEIGHTS = (0.5, 0.25, 0.25)
 BACKGROUND_SHARE = 0.25  # background patches count less
 
 
 class GroundingLoss(nn.Module):
     """Cross entropy between projected patches and the words for what they show."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, world: World = DEMO) -> None:
         super().__init__()
-        for name, words in OBJECT_WORDS.items():
+        self._world = world
+        self._heads = tuple(world.object_heads)
+        for name, words in world.object_words.items():
             self.register_buffer(f"{name}_ids", _word_ids(tokenizer, words))
-        for index, words in enumerate(SCENE_WORDS):
+        for index, words in enumerate(world.scene_words):
             self.register_buffer(f"scene{index}_ids", _word_ids(tokenizer, words))
 
     def forward(
         self,
         scores: torch.Tensor,  # [B, F * P, V] float: projected patches against every word
         objects: torch.Tensor,  # [B, F, P, heads] int64
-        scene: torch.Tensor,  # [B, 3] int64
+        scene: torch.Tensor,  # [B, scene heads] int64
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, and the share of object patches whose best word is their object's name."""
         labels = objects.flatten(1, 2)
@@ -44,13 +35,13 @@ class GroundingLoss(nn.Module):
         log_probs = scores.float().log_softmax(dim=-1)
         seen = log_probs[is_object]
         object_loss = torch.zeros(())
-        for name, weight in OBJECT_WEIGHTS.items():
-            classes = labels[..., OBJECT_HEADS.index(name)][is_object] - 1
+        for name, weight in self._world.object_weights.items():
+            classes = labels[..., self._heads.index(name)][is_object] - 1
             words = self.get_buffer(f"{name}_ids")[classes]
             object_loss = object_loss - weight * seen.gather(1, words[:, None]).mean()
         behind = log_probs[is_background]
         scene_loss = torch.zeros(())
-        for index, weight in enumerate(SCENE_WEIGHTS):
+        for index, weight in enumerate(self._world.scene_weights):
             classes = scene[:, index : index + 1].expand_as(kind)[is_background]
             words = self.get_buffer(f"scene{index}_ids")[classes]
             scene_loss = scene_loss - weight * behind.gather(1, words[:, None]).mean()

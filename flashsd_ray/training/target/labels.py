@@ -1,66 +1,41 @@
-"""What each patch of a clip shows, as class indices; the teacher of the vision tower.
+"""What each patch of a clip shows, as class indices; the teacher of the vision tower."""
 
-Class 0 of every object head is "no object here".
-"""
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flashsd_ray.training.target.architecture import PATCHES_PER_SIDE
-from flashsd_ray.training.world.catalog import KIND_NAMES, PLACE_NAMES, TIMES_OF_DAY, WEATHERS
-from flashsd_ray.training.world.render import Clip
-from flashsd_ray.training.world.scene import VisibleObject
+from flashsd_ray.training.target.worlds import DEMO, NO_OBJECT, World
 
 IGNORED = -100
-BACKGROUND = 0  # kind 0 is no object; kind i + 1 is KIND_NAMES[i]
 COVERED_SHARE = 0.3
 TOUCHED_SHARE = 0.04
 SPRITE_MARGIN = 0.08  # sprites rarely fill the corners of their box
-
-HEAD_SIZES: dict[str, int] = {
-    "kind": len(KIND_NAMES) + 1,
-    "size": 3,
-    "lane": 4,
-    "column": 4,
-    "count": 4,
-    "facing": 3,
-    "place": len(PLACE_NAMES),
-    "time": len(TIMES_OF_DAY),
-    "weather": len(WEATHERS),
-}
-
-
-OBJECT_HEADS: tuple[str, ...] = ("kind", "size", "lane", "column", "count", "facing")
-SCENE_HEADS: tuple[str, ...] = ("place", "time", "weather")
+OBJECT_HEADS: tuple[str, ...] = tuple(DEMO.object_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLabels:
     """Class indices of every patch."""
 
-    objects: np.ndarray  # [F, P, len(OBJECT_HEADS)] int64, IGNORED where an object barely touches
-    scene: np.ndarray  # [3] int64: place, time of day, weather
+    objects: np.ndarray  # [F, P, object heads] int64, IGNORED where an object barely touches
+    scene: np.ndarray  # [scene heads] int64
 
 
-def label_patches(clip: Clip) -> PatchLabels:
+def label_patches(clip: Any, world: World = DEMO) -> PatchLabels:
     """The labels of every patch of every frame."""
-    scene = clip.scene
     return PatchLabels(
-        objects=np.stack([_label_frame(objects) for objects in clip.visible]),
-        scene=np.array(
-            [
-                PLACE_NAMES.index(scene.place),
-                TIMES_OF_DAY.index(scene.time_of_day),
-                WEATHERS.index(scene.weather),
-            ]
-        ),
+        objects=np.stack([_label_frame(objects, world) for objects in clip.visible]),
+        scene=np.array(world.classify_scene(clip.scene)),
     )
 
 
-def _label_frame(objects: tuple[VisibleObject, ...]) -> np.ndarray:
+def _label_frame(objects: tuple[Any, ...], world: World) -> np.ndarray:
     side = PATCHES_PER_SIDE
-    grid = np.zeros((side, side, len(OBJECT_HEADS)), dtype=np.int64)
+    grid = np.zeros((side, side, len(world.object_heads)), dtype=np.int64)
     best = np.full((side, side), COVERED_SHARE)
     edges = np.arange(side + 1) / side
     for item in objects:
@@ -70,26 +45,10 @@ def _label_frame(objects: tuple[VisibleObject, ...]) -> np.ndarray:
         down = _overlap(edges, y0 + margin, y1 - margin)
         share = np.outer(down, across)
         covered = share >= best
-        grid[(share > TOUCHED_SHARE) & ~covered & (grid[..., 0] == BACKGROUND)] = IGNORED
-        grid[covered] = _object_classes(item, objects)
+        grid[(share > TOUCHED_SHARE) & ~covered & (grid[..., 0] == NO_OBJECT)] = IGNORED
+        grid[covered] = world.classify(item, objects)
         best = np.where(covered, share, best)
-    return grid.reshape(side * side, len(OBJECT_HEADS))
-
-
-def _object_classes(item: VisibleObject, objects: tuple[VisibleObject, ...]) -> tuple[int, ...]:
-    x0, y0, x1, y1 = item.box
-    return (
-        KIND_NAMES.index(item.kind) + 1,
-        2 if item.is_large else 1,
-        _third((y0 + y1) / 2),
-        _third((x0 + x1) / 2),
-        sum(other.kind == item.kind for other in objects),
-        2 if item.is_mirrored else 1,
-    )
-
-
-def _third(center: float) -> int:
-    return 1 + int(center > 0.35) + int(center > 0.65)
+    return grid.reshape(side * side, len(world.object_heads))
 
 
 def _overlap(edges: np.ndarray, low: float, high: float) -> np.ndarray:

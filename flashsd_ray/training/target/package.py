@@ -18,7 +18,9 @@ from flashsd_ray.training.target.tokenizer import CHAT_TEMPLATE, IMAGE
 MAX_NEW_TOKENS = 128
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> LlavaForConditionalGeneration:
     """An untrained target for this tokenizer."""
     config = target_config(
         _padded(len(tokenizer)),
@@ -32,7 +34,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
     )
     return model

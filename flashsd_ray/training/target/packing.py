@@ -5,18 +5,14 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from flashsd_ray.training.target.architecture import PATCHES_PER_FRAME
 from flashsd_ray.training.target.tokenizer import ASSISTANT, IMAGE, USER
-from flashsd_ray.training.world.language import TASKS, Task, converse
-from flashsd_ray.training.world.scene import Scene
-
-SUFFIX_TOKENS = 206  # what is left of 352 tokens after four frames
-EARLY_TASKS: tuple[Task, ...] = ("short", "count", "short", "motion", "short", "place", "enter")
-SMALL_TASKS: tuple[Task, ...] = tuple(task for task in TASKS if task != "detail")
+from flashsd_ray.training.target.worlds import DEMO, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +28,14 @@ class PackedText:
 class Packer:
     """Turns scenes into packed rows."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, world: World = DEMO) -> None:
         self._tokenizer = tokenizer
+        self._world = world
         self._image = tokenizer.convert_tokens_to_ids(IMAGE)
         self._user = tokenizer.convert_tokens_to_ids(USER)
         self._assistant = tokenizer.convert_tokens_to_ids(ASSISTANT)
 
-    def pack(self, scenes: tuple[Scene, ...], frame_count: int, *, is_early: bool) -> PackedText:
+    def pack(self, scenes: tuple[Any, ...], frame_count: int, *, is_early: bool) -> PackedText:
         """One row per scene; early rows hold short answers only."""
         visual = [self._image] * (PATCHES_PER_FRAME * frame_count)
         prefix = [self._tokenizer.bos_token_id, self._user, *visual]
@@ -47,12 +44,12 @@ class Packer:
         return PackedText(input_ids=ids, positions=positions, segments=segments, targets=targets)
 
     def _row(
-        self, scene: Scene, prefix: list[int], *, is_early: bool
+        self, scene: Any, prefix: list[int], *, is_early: bool
     ) -> tuple[list[int], list[int], list[int], list[int]]:
         ids, positions = list(prefix), list(range(len(prefix)))
         segments, targets = [0] * len(prefix), [-100] * len(prefix)
-        length = len(prefix) + SUFFIX_TOKENS
-        for segment, (task, paraphrase) in enumerate(_plan(scene, is_early=is_early), start=1):
+        length = len(prefix) + self._world.suffix_tokens
+        for segment, (task, paraphrase) in enumerate(self._plan(scene, is_early=is_early), start=1):
             prompt, answer = self._encode(scene, task, paraphrase)
             both = prompt + answer
             if len(ids) + len(both) > length:
@@ -68,21 +65,15 @@ class Packer:
         targets += [-100] * missing
         return ids, positions, segments, targets
 
-    def _encode(self, scene: Scene, task: Task, paraphrase: int) -> tuple[list[int], list[int]]:
-        exchange = converse(scene, task, paraphrase)
+    def _encode(self, scene: Any, task: str, paraphrase: int) -> tuple[list[int], list[int]]:
+        exchange = self._world.converse(scene, task, paraphrase)
         prompt = self._tokenizer.encode(exchange.prompt, add_special_tokens=False)
         answer = self._tokenizer.encode(exchange.answer, add_special_tokens=False)
         return [*prompt, self._assistant], [*answer, self._tokenizer.eos_token_id]
 
-
-def _plan(scene: Scene, *, is_early: bool) -> list[tuple[Task, int]]:
-    stream = random.Random(f"plan:{scene.split}:{scene.seed}")
-    if is_early:
-        tasks = list(EARLY_TASKS) * 2
-    else:
-        extra = [stream.choice(SMALL_TASKS) for _ in range(6)]
-        tasks = ["detail", "short", "detail", *extra]
-    return [(task, index) for index, task in enumerate(tasks)]
+    def _plan(self, scene: Any, *, is_early: bool) -> list[tuple[str, int]]:
+        stream = random.Random(f"plan:{scene.split}:{scene.seed}")
+        return [(task, index) for index, task in enumerate(self._world.plan(stream, is_early))]
 
 
 def attention_bias(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,6 +1,10 @@
 """The clock, log and checkpoints that every stage shares; a killed run goes on where it was."""
 
+from __future__ import annotations
+
 import logging
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,15 +15,35 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 5.0
 SAVE_EVERY_S = 150.0
+VALIDATE_EVERY_S = 900.0
+_STOPPED = threading.Event()
+
+
+def stop_at_signals() -> None:
+    """SIGTERM and SIGINT end the stage that runs: it writes its checkpoint and returns."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _STOPPED.set())
+
+
+def is_stopped() -> bool:
+    """Whether a signal has asked the stage to end."""
+    return _STOPPED.is_set()
 
 
 class RunClock:
-    """How much of a stage's time is spent, kept across resumes."""
+    """How much of a stage's steps, or of its time, is spent, kept across resumes.
 
-    def __init__(self, minutes: float, spent_s: float = 0.0) -> None:
+    Steps do not depend on what else the machine does; minutes do.
+    """
+
+    def __init__(self, minutes: float, spent_s: float = 0.0, *, steps: int | None = None, step: int = 0) -> None:
         self.budget_s = max(1e-3, minutes * 60.0)
+        self.step = step
+        self._steps = steps  # None: the time decides
+        self._first_step = step
+        self._first_s = spent_s
         self._started = time.monotonic() - spent_s
-        self._logged_s = self._saved_s = spent_s
+        self._logged_s = self._saved_s = self._validated_s = spent_s
 
     @property
     def spent_s(self) -> float:
@@ -27,14 +51,28 @@ class RunClock:
         return time.monotonic() - self._started
 
     @property
+    def left_s(self) -> float:
+        """Seconds that are left, by the steps since the start or resume if steps decide."""
+        if self._steps is None:
+            return max(0.0, self.budget_s - self.spent_s)
+        pace_s = (self.spent_s - self._first_s) / max(1, self.step - self._first_step)
+        return max(0, self._steps - self.step) * pace_s
+
+    @property
     def progress(self) -> float:
-        """Share of the time that is spent, at most 1."""
-        return min(1.0, self.spent_s / self.budget_s)
+        """Share of the stage that is done, at most 1."""
+        share = self.spent_s / self.budget_s if self._steps is None else self.step / max(1, self._steps)
+        return min(1.0, share)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the stage has run its course."""
+        return self.spent_s >= self.budget_s if self._steps is None else self.step >= self._steps
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
-        return self.spent_s >= self.budget_s
+        """Whether to end: the stage has run its course, or a signal has asked for it."""
+        return self.is_done or is_stopped()
 
     def is_log_due(self) -> bool:
         """True every few seconds."""
@@ -50,12 +88,18 @@ class RunClock:
             self._saved_s = self.spent_s
         return is_due
 
+    def is_validation_due(self) -> bool:
+        """True every quarter of an hour."""
+        is_due = self.spent_s - self._validated_s >= VALIDATE_EVERY_S
+        if is_due:
+            self._validated_s = self.spent_s
+        return is_due
+
 
 def log_step(stage: str, step: int, clock: RunClock, figures: dict[str, float]) -> None:
     """One line of progress is in the log."""
     shown = " ".join(f"{name}={value:.3f}" for name, value in figures.items())
-    left = max(0.0, clock.budget_s - clock.spent_s)
-    logger.info("%s step=%d spent_s=%.0f eta_s=%.0f %s", stage, step, clock.spent_s, left, shown)
+    logger.info("%s step=%d spent_s=%.0f eta_s=%.0f %s", stage, step, clock.spent_s, clock.left_s, shown)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

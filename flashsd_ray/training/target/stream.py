@@ -1,8 +1,10 @@
 """Endless batches of clips, rendered by one background process; nothing is stored."""
 
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from flashsd_ray.training.target.architecture import IMAGE_SIZE
 from flashsd_ray.training.target.labels import PatchLabels, label_patches
+from flashsd_ray.training.target.worlds import DEMO, World
 from flashsd_ray.training.world.augment import augment
-from flashsd_ray.training.world.render import render_clip
-from flashsd_ray.training.world.scene import Scene, Split, sample_scene
 
 LARGE_RENDER_SHARE = 0.3  # of clips that are rendered larger, then resized as a processor would
 
@@ -23,19 +24,20 @@ class ClipBatch:
 
     pixels: torch.Tensor  # [B, F, 3, S, S] uint8
     objects: torch.Tensor  # [B, F, P, heads] int64
-    scene: torch.Tensor  # [B, 3] int64
-    scenes: tuple[Scene, ...]
+    scene: torch.Tensor  # [B, scene heads] int64
+    scenes: tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipStream:
     """Which clips to render."""
 
-    split: Split
+    split: str
     first_seed: int
     batch_size: int
     frame_counts: tuple[int, ...]  # one is drawn per batch
     is_augmented: bool = True
+    world: World = DEMO
 
 
 def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
@@ -44,7 +46,7 @@ def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
     frame_count = chooser.choice(stream.frame_counts)
     first = stream.first_seed + batch_index * stream.batch_size
     rows = [
-        _render(sample_scene(seed, stream.split), frame_count, is_augmented=stream.is_augmented)
+        _render(stream, stream.world.sample_scene(seed, stream.split), frame_count)
         for seed in range(first, first + stream.batch_size)
     ]
     frames = torch.from_numpy(np.stack([row[0] for row in rows]))
@@ -56,7 +58,7 @@ def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
     )
 
 
-def _render(scene: Scene, frame_count: int, *, is_augmented: bool) -> tuple[np.ndarray, PatchLabels, Scene]:
+def _render(source: ClipStream, scene: Any, frame_count: int) -> tuple[np.ndarray, PatchLabels, Any]:
     stream = random.Random(f"augment:{scene.split}:{scene.seed}")
     offset = stream.random() if frame_count == 1 else stream.uniform(0.0, 0.5)
     last = 0.0 if frame_count == 1 else 1.0 - stream.uniform(0.0, 0.5) / frame_count
@@ -64,11 +66,11 @@ def _render(scene: Scene, frame_count: int, *, is_augmented: bool) -> tuple[np.n
     step = (last - begin) / max(1, frame_count - 1)
     moments = tuple(begin + step * index for index in range(frame_count))
     size_px = IMAGE_SIZE
-    if is_augmented and stream.random() < LARGE_RENDER_SHARE:
+    if source.is_augmented and stream.random() < LARGE_RENDER_SHARE:
         size_px = stream.choice((144, 192, 224))
-    clip = render_clip(scene, moments, size_px)
-    frames = augment(clip.frames, stream, IMAGE_SIZE) if is_augmented else clip.frames
-    return frames, label_patches(clip), scene
+    clip = source.world.render_clip(scene, moments, size_px)
+    frames = augment(clip.frames, stream, IMAGE_SIZE) if source.is_augmented else clip.frames
+    return frames, label_patches(clip, source.world), scene
 
 
 class _Batches(IterableDataset[ClipBatch]):
@@ -77,6 +79,8 @@ class _Batches(IterableDataset[ClipBatch]):
         self._first_batch = first_batch
 
     def __iter__(self) -> Iterator[ClipBatch]:
+        for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the trainer stops this process itself
+            signal.signal(number, signal.SIG_IGN)
         index = self._first_batch
         while True:
             yield render_batch(self._stream, index)

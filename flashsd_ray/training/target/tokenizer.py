@@ -6,10 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from flashsd_ray.training.world.language import TASKS, converse
-from flashsd_ray.training.world.scene import sample_scene
+from flashsd_ray.training.target.worlds import DEMO, World
 
-VOCABULARY_SIZE = 1536
 CORPUS_SCENES = 6000
 PAD, BOS, EOS, IMAGE, USER, ASSISTANT = (
     "<pad>",
@@ -35,18 +33,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
+def train_tokenizer(world: World = DEMO) -> PreTrainedTokenizerFast:
     """A tokenizer of the world's language that can still spell any text, byte by byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=world.vocabulary_size,
         special_tokens=[PAD, BOS, EOS, IMAGE, USER, ASSISTANT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(_corpus(world), trainer)
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -61,11 +59,11 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def stage_tokenizer(out_dir: Path) -> PreTrainedTokenizerFast:
+def stage_tokenizer(out_dir: Path, world: World = DEMO) -> PreTrainedTokenizerFast:
     """The tokenizer of this run: trained once, then read back, for ids must outlive the language's edits."""
     folder = out_dir / "tokenizer"
     if not folder.exists():
-        train_tokenizer().save_pretrained(folder)
+        train_tokenizer(world).save_pretrained(folder)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 
@@ -75,10 +73,10 @@ def first_word_token(tokenizer: PreTrainedTokenizerFast, words: str) -> int:
     return int(tokenizer.encode(f" {words}", add_special_tokens=False)[0])
 
 
-def _corpus() -> Iterator[str]:
+def _corpus(world: World) -> Iterator[str]:
     for seed in range(CORPUS_SCENES):
-        scene = sample_scene(seed, "train")
-        for task in TASKS:
-            exchange = converse(scene, task, 0)
+        scene = world.sample_scene(seed, "train")
+        for task in world.tasks:
+            exchange = world.converse(scene, task, 0)
             yield exchange.prompt
             yield exchange.answer

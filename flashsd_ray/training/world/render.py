@@ -2,7 +2,9 @@
 
 import math
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -44,34 +46,66 @@ def even_moments(frame_count: int) -> tuple[float, ...]:
 def render_clip(scene: Scene, moments: tuple[float, ...], size_px: int) -> Clip:
     """The scene's frames at these moments (0 = first, 1 = last)."""
     key = f"decor:{scene.split}:{scene.seed}"
-    background = paint_background(scene.place, key, size_px)
     visible = tuple(scene.visible(moment) for moment in moments)
-    tint = _tint_table(scene.time_of_day)
-    frames = np.empty((len(moments), size_px, size_px, 3), dtype=np.uint8)
-    for index, (moment, objects) in enumerate(zip(moments, visible, strict=True)):
+    stamps = tuple(moment * scene.duration_s for moment in moments)
+    air = Air(time_of_day=scene.time_of_day, weather=scene.weather, key=key)
+    frames = draw_frames(paint_background(scene.place, key, size_px), visible, stamps, air, _picture)
+    return Clip(frames=frames, timestamps_s=stamps, scene=scene, visible=visible)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Air:
+    """What lies between the camera and the scene: light, and what falls from the sky."""
+
+    time_of_day: str
+    weather: str
+    key: str  # of the stream that places drops and flakes
+
+
+class Boxed(Protocol):
+    """Something with a box x0, y0, x1, y1, as fractions of the frame."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Where it is."""
+
+
+Item = TypeVar("Item", bound=Boxed)
+
+
+def draw_frames(
+    background: Image.Image,
+    visible: Sequence[Sequence[Item]],  # [F][objects], back to front
+    timestamps_s: Sequence[float],  # [F]
+    air: Air,
+    picture: Callable[[Item, int], Image.Image],  # the RGBA picture of an object, so many pixels wide
+) -> np.ndarray:  # [F, S, S, 3] uint8
+    """One frame for every moment: background, objects, light and weather."""
+    size_px = background.width
+    tint = _tint_table(air.time_of_day)
+    frames = np.empty((len(visible), size_px, size_px, 3), dtype=np.uint8)
+    for index, (time_s, objects) in enumerate(zip(timestamps_s, visible, strict=True)):
         frame = background.copy()
         for item in objects:
-            _paste(frame, item)
+            side = max(1, round((item.box[2] - item.box[0]) * size_px))
+            drawn = picture(item, side)
+            frame.paste(drawn, (round(item.box[0] * size_px), round(item.box[1] * size_px)), drawn)
         if tint is not None:
             frame = frame.point(tint)
-        if scene.weather != "clear":
-            _precipitate(frame, scene.weather, key, moment * scene.duration_s)
+        if air.weather != "clear":
+            _precipitate(frame, air.weather, air.key, time_s)
         frames[index] = np.asarray(frame)
-    stamps = tuple(moment * scene.duration_s for moment in moments)
-    return Clip(frames=frames, timestamps_s=stamps, scene=scene, visible=visible)
+    return frames
+
+
+def _picture(item: VisibleObject, side_px: int) -> Image.Image:
+    return sprite(item.kind, side_px, is_mirrored=item.is_mirrored)
 
 
 def _tint_table(time_of_day: str) -> list[int] | None:
     if time_of_day == "day":
         return None
     return [round(level * factor) for factor in TINT[time_of_day] for level in range(256)]
-
-
-def _paste(frame: Image.Image, item: VisibleObject) -> None:
-    scale = frame.width
-    side = max(1, round((item.box[2] - item.box[0]) * scale))
-    picture = sprite(item.kind, side, is_mirrored=item.is_mirrored)
-    frame.paste(picture, (round(item.box[0] * scale), round(item.box[1] * scale)), picture)
 
 
 def _precipitate(frame: Image.Image, weather: str, key: str, time_s: float) -> None:

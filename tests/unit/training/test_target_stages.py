@@ -157,6 +157,7 @@ def test_the_schedule_warms_up_then_falls():
 def test_stages_write_checkpoints_and_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(vision, "BATCH_SIZE", 4)
     monkeypatch.setattr(vision, "HELDOUT_CLIPS", 4)
+    monkeypatch.setattr(vision, "compile_tower", lambda model: None)
     path = vision.train_vision(tmp_path, 0.0, 1, is_resumed=False)
     first = torch.load(path, weights_only=True)["step"]
     vision.train_vision(tmp_path, 0.0, 1, is_resumed=True)

@@ -1,0 +1,186 @@
+"""The town's target: what its stages learn from, and that each goes on where it was stopped."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from flashsd_ray.config import MediaConfig
+from flashsd_ray.errors import ConfigError
+from flashsd_ray.training.drafter.data import open_data
+from flashsd_ray.training.drafter.questions import load_visuals
+from flashsd_ray.training.target import align, architecture, captions, command, progress, vision
+from flashsd_ray.training.target import tokenizer as tokenizer_stage
+from flashsd_ray.training.target.architecture import FRAMES_PER_CLIP, PATCHES_PER_FRAME
+from flashsd_ray.training.target.labels import label_patches
+from flashsd_ray.training.target.packing import Packer
+from flashsd_ray.training.target.progress import RunClock
+from flashsd_ray.training.target.worlds import DEMO, world_named
+from flashsd_ray.training.town.evaluate import evaluate_target
+from flashsd_ray.training.town.gallery import page, picture, telling_scene
+from flashsd_ray.training.town.teaching import WORLD
+
+STAGES = {
+    "vision": vision.train_vision,
+    "align": align.train_align,
+    "short": captions.train_short,
+    "captions": captions.train_captions,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_stage, "CORPUS_SCENES", 400)
+        return tokenizer_stage.train_tokenizer(WORLD)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Stages of one layer that learn from two clips a step, and compile and judge nothing."""
+    tower, text = architecture.vision_config, architecture.text_config
+    for module in (architecture, vision):
+        monkeypatch.setattr(module, "vision_config", lambda: one_layer(tower()))
+    monkeypatch.setattr(architecture, "text_config", lambda *sizes: one_layer(text(*sizes)))
+    monkeypatch.setattr(tokenizer_stage, "CORPUS_SCENES", 20)
+    monkeypatch.setattr(vision, "HELDOUT_CLIPS", 2)
+    for module in (vision, align, captions):
+        monkeypatch.setattr(module, "BATCH_SIZE", 2)
+    monkeypatch.setattr(vision, "compile_tower", lambda model: None)
+    for module in (align, captions):
+        monkeypatch.setattr(module, "compile_layers", lambda model: None)
+    monkeypatch.setattr(captions, "FOUR_FRAMES_SHARE", 2.0)
+    return replace(WORLD, validate=lambda *_: {}, suffix_tokens=120)
+
+
+def one_layer(config):
+    config.num_hidden_layers = 1
+    return config
+
+
+def test_worlds_are_found_by_name():
+    assert world_named("demo") is DEMO
+    assert world_named("town") is WORLD
+
+
+def test_every_class_of_a_clip_is_within_its_head():
+    for seed in range(20):
+        shown = WORLD.render_clip(WORLD.sample_scene(seed, "train"), (0.0, 0.5, 1.0), 48)
+        labels = label_patches(shown, WORLD)
+        assert labels.objects.shape == (3, PATCHES_PER_FRAME, len(WORLD.object_heads))
+        assert (labels.objects.max(axis=(0, 1)) < list(WORLD.object_heads.values())).all()
+        assert (labels.scene < list(WORLD.scene_heads.values())).all()
+    for name, words in WORLD.object_words.items():
+        assert len(words) == WORLD.object_heads[name] - 1
+
+
+def test_detailed_captions_are_long_and_short_ones_are_not(tokenizer):
+    def mean_length(task: str) -> float:
+        exchanges = [WORLD.converse(WORLD.sample_scene(seed, "heldout"), task, 0) for seed in range(200)]
+        return float(np.mean([len(tokenizer.encode(one.answer)) for one in exchanges]))
+
+    assert mean_length("detail") >= 60
+    assert mean_length("short") <= 25
+
+
+def test_visual_tokens_outnumber_text(tokenizer):
+    for seed in range(100):
+        scene = WORLD.sample_scene(seed, "heldout")
+        for task in WORLD.tasks:
+            said = WORLD.converse(scene, task, 0)
+            text = len(tokenizer.encode(said.prompt)) + len(tokenizer.encode(said.answer))
+            assert text < PATCHES_PER_FRAME * FRAMES_PER_CLIP
+            assert len(tokenizer.encode(said.answer)) <= WORLD.max_new_tokens
+
+
+def test_words_for_kinds_are_distinct_and_whole(tokenizer):
+    ids = {tokenizer_stage.first_word_token(tokenizer, word) for word in WORLD.object_words["kind"]}
+    assert len(ids) == len(WORLD.object_words["kind"])
+
+
+def test_a_row_holds_a_detailed_caption_and_more(tokenizer):
+    packed = Packer(tokenizer, WORLD).pack((WORLD.sample_scene(5, "train"),), 4, is_early=False)
+    assert packed.segments.max() >= 3
+    first = packed.targets[(packed.segments == 1) & (packed.targets >= 0)]
+    truth = WORLD.converse(WORLD.sample_scene(5, "train"), "detail", 0).answer
+    assert tokenizer.decode(first, skip_special_tokens=True) == truth
+
+
+def test_steps_are_counted_across_resumes_and_not_the_time():
+    clock = RunClock(0.0, 5000.0, steps=10, step=4)
+    assert (clock.progress, clock.is_done) == (0.4, False)
+    clock.step = 10
+    assert clock.is_done
+    assert clock.left_s == 0
+
+
+def test_every_stage_stops_at_a_signal_and_goes_on_from_there(tmp_path: Path, small, monkeypatch):
+    for name, train in STAGES.items():
+        stop = progress._STOPPED
+        stop.set()  # the first step is finished, then it ends
+        path = train(tmp_path, 1.0, 1, is_resumed=False, world=small, steps=2)
+        stop.clear()
+        state = torch.load(path, weights_only=True)
+        assert (path.name, state["is_done"]) == (f"{name}.pt", False)
+        before = state["step"]
+        train(tmp_path, 1.0, 1, is_resumed=True, world=small, steps=2)
+        state = torch.load(path, weights_only=True)
+        assert before < state["step"] == 2
+        assert state["is_done"]
+    assert (tmp_path / "target" / "model.safetensors").exists()
+
+
+def test_a_resumed_training_learns_what_an_uninterrupted_one_learns(tmp_path: Path, small):
+    whole = vision.train_vision(tmp_path / "whole", 1.0, 1, is_resumed=False, world=small, steps=3)
+    progress._STOPPED.set()
+    vision.train_vision(tmp_path / "parts", 1.0, 1, is_resumed=False, world=small, steps=3)
+    progress._STOPPED.clear()
+    parts = vision.train_vision(tmp_path / "parts", 1.0, 1, is_resumed=True, world=small, steps=3)
+    one, other = (torch.load(path, weights_only=True)["model"] for path in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_all_means_four_stages_of_the_town_and_finished_ones_are_left_alone(tmp_path: Path, monkeypatch):
+    arguments = Namespace(
+        world="town", stage="all", out=tmp_path, seed=1, threads=1, resume=True, steps=None, minutes=None
+    )
+    assert command.stages_of(arguments) == ("vision", "align", "short", "captions")
+    assert command.stages_of(Namespace(world="demo", stage="all")) == ("vision", "align", "captions")
+    progress.save_checkpoint(tmp_path / "align.pt", {"step": command.TOWN_STEPS["align"]})
+    monkeypatch.setattr(align, "train_align", lambda *_, **__: pytest.fail("it was finished"))
+    assert command._train(arguments, "align") == tmp_path / "align.pt"
+
+
+def test_the_figures_of_a_model_that_knows_nothing_are_low(tokenizer, monkeypatch):
+    config = architecture.target_config(len(tokenizer), pad=0, bos=1, eos=2, image=3)
+    one_layer(config.vision_config), one_layer(config.text_config)
+    model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.max_new_tokens = 4
+    figures = evaluate_target(model, tokenizer, clip_count=2, frame_count=2, split="novel")
+    assert figures["object_f1"] == figures["motion"] == figures["style_json"] == 0.0
+
+
+def test_the_drafter_can_learn_from_the_town():
+    data = open_data("town:30", num_heldout=4)
+    assert (len(data.train), len(data.heldout)) == (30, 4)
+    assert data.train[0].visuals == ("town:train:0",)
+    assert data.heldout[0].visuals[0].startswith("town:heldout:")
+    (shown,) = load_visuals(data.train[7], MediaConfig(num_frames=4))
+    assert shown.frames.shape[0] == 4
+    with pytest.raises(ConfigError, match="known: train, heldout, novel"):
+        load_visuals(replace(data.train[0], visuals=("town:spare:3",)), MediaConfig())
+
+
+def test_the_gallery_shows_and_says_everything_and_needs_no_other_file():
+    scene = telling_scene("farm")
+    made = page([scene])
+    assert all(WORLD.converse(scene, task, 0).prompt.split()[0] in made for task in WORLD.tasks)
+    assert "data:image/webp;base64," in made
+    assert "http" not in made
+    assert picture([scene]).width > 500
