@@ -52,10 +52,18 @@ class ModelConfig:
     threads: int = field(
         default=0, metadata={"help": "CPU threads of one operation; 0: one for small models, torch's choice for others"}
     )
+    tensor_parallel: int = field(
+        default=1, metadata={"help": "ranks that share every layer of the target, each with a device of its own"}
+    )
+    rank_timeout_s: float = field(
+        default=30.0, metadata={"help": "a rank that is silent for so long within a round takes its lane down"}
+    )
 
     def __post_init__(self) -> None:
-        """Raises ConfigError when the number of threads is negative."""
+        """Raises ConfigError when a number is out of range."""
         _check(self.threads >= 0, f"model.threads must be 0 (auto) or positive, got {self.threads}")
+        _check(self.tensor_parallel > 0, f"model.tensor_parallel must be positive, got {self.tensor_parallel}")
+        _check(self.rank_timeout_s > 0, f"model.rank_timeout_s must be positive, got {self.rank_timeout_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,23 @@ class PlacementConfig:
         default=30.0, metadata={"help": "a part that does not answer for so long is replaced"}
     )
 
+    round_timeout_s: float = field(
+        default=300.0, metadata={"help": "a lane whose thread is in one round for so long hangs, and is replaced"}
+    )
+    edge_timeout_s: float = field(
+        default=30.0, metadata={"help": "requests of an edge that is silent for so long leave the lanes"}
+    )
+    max_losses: int = field(
+        default=4,
+        metadata={
+            "help": "lanes, or encoders, that may be lost under one request, the last of them with nobody else in it, "
+            "before it is refused as their cause"
+        },
+    )
+    quarantine_s: float = field(
+        default=600.0, metadata={"help": "what was refused as a cause of losses is refused at once for so long"}
+    )
+
     def __post_init__(self) -> None:
         """Raises ConfigError when there would be no lane."""
         _check(self.num_lanes > 0, "placement.num_lanes must be positive")
@@ -155,9 +180,99 @@ class PlacementConfig:
         _check(0 <= self.cohorts <= 2, f"placement.cohorts must be 0 (auto), 1 or 2, got {self.cohorts}")
         for item in fields(self):
             value = getattr(self, item.name)
-            _check(isinstance(value, str) or value >= 0, f"placement.{item.name} must not be negative, got {value}")
-        for name in ("drafter_timeout_s", "drafter_message_bytes"):
+            if isinstance(value, tuple):
+                amounts(value, f"placement.{item.name}")
+            elif not isinstance(value, str):
+                _check(value >= 0, f"placement.{item.name} must not be negative, got {value}")
+        for name in ("drafter_timeout_s", "drafter_message_bytes", "round_timeout_s", "quarantine_s"):
             _check(getattr(self, name) > 0, f"placement.{name} must be positive")
+        _check(
+            self.edge_timeout_s > 2 * self.health_period_s,
+            "placement.edge_timeout_s must be more than two of placement.health_period_s",
+        )
+        _check(
+            self.max_losses >= 3, "placement.max_losses must be at least 3: in a crowd, in small company, and alone"
+        )
+
+
+def amounts(
+    pairs: tuple[str, ...],  # each "name:amount"
+    path: str,
+) -> dict[str, float]:
+    """The amount of each resource.
+
+    Raises:
+        ConfigError: a pair has another form, or an amount is not positive; the message names the setting.
+    """
+    found = {}
+    for pair in pairs:
+        name, _, amount = pair.rpartition(":")
+        _check(bool(name) and _is_positive(amount), f"{path} must be name:amount with positive amounts, got {pair!r}")
+        found[name] = float(amount)
+    return found
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscalingConfig:
+    """How many lanes, encoders and edges there are while the load changes; each scales where its maximum is set."""
+
+    min_lanes: int = field(default=1, metadata={"help": "fewest lanes; 0: a request after a rest waits for the first"})
+    max_segments: int = field(default=1000, metadata={"help": "most segments that one clip may be cut into"})
+    max_lanes: int = field(default=0, metadata={"help": "most lanes; 0: always placement.num_lanes"})
+    min_encoders: int = field(default=1, metadata={"help": "fewest encoders; 0: as with lanes"})
+    max_encoders: int = field(default=0, metadata={"help": "most encoders; 0: always placement.num_encoders"})
+    min_edges: int = field(default=1, metadata={"help": "fewest replicas of the HTTP edge, and of the gRPC edge"})
+    max_edges: int = field(default=0, metadata={"help": "most of each; 0: always one"})
+    target_requests_per_lane: float = field(
+        default=0.0, metadata={"help": "requests that a lane should have; 0: three quarters of scheduling.max_running"}
+    )
+    target_cache_share: float = field(
+        default=0.9, metadata={"help": "part of its KV cache that requests of a lane should hold"}
+    )
+    target_frames_per_encoder: float = field(
+        default=64.0, metadata={"help": "frames that should wait for an encoder at most"}
+    )
+    target_busy_share: float = field(
+        default=0.9, metadata={"help": "part of the time that an encoder or a dedicated drafter should be busy"}
+    )
+    target_requests_per_edge: float = field(
+        default=0.0, metadata={"help": "open requests that an edge should have; 0: half of serving.max_open_requests"}
+    )
+    max_queue_wait_s: float = field(
+        default=2.0, metadata={"help": "where requests wait longer for a lane, more lanes are started without delay"}
+    )
+    tolerance: float = field(
+        default=0.1, metadata={"help": "part by which targets may be exceeded before another one is started"}
+    )
+    smoothing_s: float = field(default=3.0, metadata={"help": "time over which the load is averaged for scaling up"})
+    upscale_delay_s: float = field(default=5.0, metadata={"help": "more must have been needed for so long"})
+    downscale_delay_s: float = field(default=300.0, metadata={"help": "fewer must have been enough for so long"})
+    downscale_to_zero_delay_s: float = field(
+        default=600.0, metadata={"help": "the last one must have had nothing to do for so long"}
+    )
+    drain_timeout_s: float = field(
+        default=600.0,
+        metadata={"help": "longest time that one which goes gets for what it has; the rest goes to another"},
+    )
+    interval_s: float = field(default=1.0, metadata={"help": "time between two looks at the load"})
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a number is out of range or a minimum exceeds its maximum."""
+        for item in fields(self):
+            _check(getattr(self, item.name) >= 0, f"autoscaling.{item.name} must not be negative")
+        for role in ("lanes", "encoders", "edges"):
+            least, most = getattr(self, f"min_{role}"), getattr(self, f"max_{role}")
+            _check(not most or least <= most, f"autoscaling.min_{role} must not exceed autoscaling.max_{role}")
+        _check(self.min_edges > 0, "autoscaling.min_edges must be positive: without an edge nobody hears a client")
+        for name in ("target_cache_share", "target_frames_per_encoder", "target_busy_share", "interval_s"):
+            _check(getattr(self, name) > 0, f"autoscaling.{name} must be positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +317,9 @@ class StoresConfig:
     timeout_s: float = field(default=0.5, metadata={"help": "longest wait for one answer of Redis"})
     retry_s: float = field(default=2.0, metadata={"help": "time between attempts to reach a Redis that was lost"})
     tls_ca: str = field(default="", metadata={"help": "certificates that a rediss:// server is checked against"})
+    password_file: str = field(
+        default="", metadata={"help": "file that holds the password of Redis, in place of one in stores.url"}
+    )
 
     def __post_init__(self) -> None:
         """Raises ConfigError when the address has a form that nothing here can open."""
@@ -313,6 +431,13 @@ class SessionsConfig:
         default=4 * 2**30,
         metadata={"help": "memory for the frames of all sessions at one edge, lost clients' included"},
     )
+    keep_in_store: bool = field(
+        default=True,
+        metadata={
+            "help": "sessions are kept in stores.url where that is shared, frames and texts included, so that clients "
+            "find theirs again when an edge is lost"
+        },
+    )
     reserved_tokens: int = field(
         default=1024,
         metadata={
@@ -323,7 +448,8 @@ class SessionsConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError when a limit is not positive, or nothing recent would be left after dropping."""
         for item in fields(self):
-            _check(getattr(self, item.name) > 0 or item.name == "keep_first", f"sessions.{item.name} must be positive")
+            may_be_zero = item.name in ("keep_first", "keep_in_store")
+            _check(getattr(self, item.name) > 0 or may_be_zero, f"sessions.{item.name} must be positive")
         _check(self.keep_first >= 0, "sessions.keep_first must not be negative")
         _check(
             self.keep_first + self.drop_frames < self.max_frames,
@@ -355,6 +481,37 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchConfig:
+    """How a corpus is cut into work, and how much of it is under way at a time."""
+
+    rows_per_unit: int = field(default=64, metadata={"help": "rows that are written and resumed together"})
+    rows_per_parcel: int = field(default=8, metadata={"help": "rows that are read by one task and travel together"})
+    parcel_bytes: int = field(
+        default=64 * 2**20, metadata={"help": "most memory for frames that travel together; one segment always may"}
+    )
+    max_segments: int = field(default=1000, metadata={"help": "most segments of one clip"})
+    max_lanes: int = field(default=0, metadata={"help": "most lanes; 0: always placement.num_lanes"})
+    decode_workers: int = field(default=0, metadata={"help": "most tasks that read clips; 0: as many as there are CPUs"})
+    decode_cpus: float = field(default=1.0, metadata={"help": "CPUs reserved for a task that reads clips"})
+    max_attempts: int = field(
+        default=3, metadata={"help": "workers that may die of the same rows before these become error rows"}
+    )
+    remembered_answers: int = field(
+        default=10_000, metadata={"help": "answers that a lane keeps for rows with the same content"}
+    )
+    lease_s: float = field(
+        default=30.0, metadata={"help": "units of a driver that is silent for so long go to another one"}
+    )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when a limit is not positive."""
+        for item in fields(self):
+            is_optional = item.name in ("max_lanes", "decode_workers")
+            value = getattr(self, item.name)
+            _check(value > 0 or (is_optional and value == 0), f"batch.{item.name} must be positive, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that can be set."""
 
@@ -363,10 +520,12 @@ class Config:
     scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    autoscaling: AutoscalingConfig = field(default_factory=AutoscalingConfig)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     stores: StoresConfig = field(default_factory=StoresConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
 

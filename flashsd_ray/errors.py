@@ -67,6 +67,14 @@ class UnavailableError(FlashSDError):
         self.retry_after_s = retry_after_s
 
 
+class NotTakingError(UnavailableError):
+    """A lane or an encoder answers, and takes nothing new."""
+
+
+class LaneLostError(UnavailableError):
+    """A part that a lane cannot decode without is gone: the lane ends, and another one may answer."""
+
+
 class AuthenticationError(FlashSDError):
     """The caller did not say, or not correctly, who it is."""
 
@@ -87,11 +95,25 @@ class SequenceError(InvalidRequestError):
     grpc_status = "FAILED_PRECONDITION"
 
 
+class QuarantinedError(InvalidRequestError):
+    """The request lost lane after lane, or encoder after encoder, in the end with nobody else there; it is refused."""
+
+    http_status = 422
+
+
 class RefusedAddressError(InvalidRequestError):
     """A request points at an address or file that the operator did not allow."""
 
     grpc_status = "PERMISSION_DENIED"
     http_status = 403
+
+
+class StorageError(FlashSDError):
+    """A file or directory of a corpus, or of its output, cannot be reached."""
+
+
+class RowError(InvalidRequestError):
+    """A row of a corpus cannot be understood; the message says where it stands and what is wrong with it."""
 
 
 class CheckpointError(FlashSDError):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashsd_ray.errors import CheckpointError
-from flashsd_ray.models.attention import grouped_attention, rotate, signed
+from flashsd_ray.models.attention import causal_bias, grouped_attention, rotate, signed
 from flashsd_ray.models.kv_cache import KVCache
 from flashsd_ray.models.linear import FixedLinear
 
@@ -46,12 +46,17 @@ class RowGroup:
     batch: int
     rows: int
     keys: Tensor | slice  # what KVCache.read takes
-    bias: Tensor | None  # [B, R, L] float32
+    length: int  # L, keys of each sequence
+    first_positions: Tensor | None  # [B] int64, of each sequence's first row; None: every row sees every key
 
     @property
     def stop(self) -> int:
         """First flat row after the group."""
         return self.start + self.batch * self.rows
+
+    def bias(self) -> Tensor | None:  # [B, R, L] float32
+        """What hides later keys from earlier rows."""
+        return None if self.first_positions is None else causal_bias(self.first_positions, self.rows, self.length)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +109,11 @@ class Decoder:
         self._rotary_table = (torch.empty(0), torch.empty(0))
 
     @property
+    def vocab_size(self) -> int:
+        """V, the width of logits."""
+        return len(self.lm_head)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of weights and activations."""
         return self.embedding.dtype
@@ -147,10 +157,11 @@ class Decoder:
         Taps are numbered as transformers numbers hidden states: tap i has seen i layers, the last one the final norm.
         """
         cos, signed_sin = batch.cos[:, None], signed(batch.sin)[:, None]
+        biases = [group.bias() for group in batch.groups]
         hidden = batch.embeddings
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
-            hidden = self._attend(index, layer, hidden, cos, signed_sin, batch, cache)
+            hidden = self._attend(index, layer, hidden, cos, signed_sin, batch, biases, cache)
             hidden = self._feed_forward(layer, hidden)
             if index < len(batch.deepstack):
                 rows, added = batch.deepstack[index]
@@ -173,6 +184,7 @@ class Decoder:
         cos: Tensor,
         signed_sin: Tensor,
         batch: FlatBatch,
+        biases: Sequence[Tensor | None],  # of the batch's groups
         cache: KVCache,
     ) -> Tensor:
         normed = F.rms_norm(hidden, (self.hidden_size,), layer.input_norm, self.norm_eps)
@@ -185,19 +197,26 @@ class Decoder:
             turning = torch.cat((query, keys), dim=1)
         query, keys = rotate(turning, cos, signed_sin).split((self.num_heads, self.num_kv_heads), dim=1)
         cache.write(index, batch.cache_rows, keys, values)
-        parts = [self._attend_group(index, query, group, cache) for group in batch.groups]
+        parts = [
+            self._attend_group(index, query, group, bias, cache)
+            for group, bias in zip(batch.groups, biases, strict=True)
+        ]
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return layer.out.plus(hidden, mixed)
+        return self._added(hidden, layer.out, mixed)
 
-    def _attend_group(self, index: int, query: Tensor, group: RowGroup, cache: KVCache) -> Tensor:
+    def _attend_group(self, index: int, query: Tensor, group: RowGroup, bias: Tensor | None, cache: KVCache) -> Tensor:
         keys, values = cache.read(index, group.keys, group.batch)
         rows = query[group.start : group.stop].view(group.batch, group.rows, self.num_heads, self.head_dim)
-        return grouped_attention(rows, keys, values, group.bias, self.scale).view(group.batch * group.rows, -1)
+        return grouped_attention(rows, keys, values, bias, self.scale).view(group.batch * group.rows, -1)
 
     def _feed_forward(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
         normed = F.rms_norm(hidden, (self.hidden_size,), layer.post_norm, self.norm_eps)
         gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-        return layer.down.plus(hidden, F.silu(gate).mul_(up))
+        return self._added(hidden, layer.down, F.silu(gate).mul_(up))
+
+    def _added(self, hidden: Tensor, linear: FixedLinear, rows: Tensor) -> Tensor:
+        """What a part of a layer adds to the residual stream; ranks that hold parts of ``linear`` meet here."""
+        return linear.plus(hidden, rows)
 
 
 def _check_supported(config: Any, layer: Any) -> None:
@@ -245,6 +264,7 @@ def _side_by_side(linears: Sequence[nn.Linear], share: bool) -> FixedLinear:
     if share:
         start = 0
         for linear in linears:
-            linear.weight.data = weight[start : start + linear.out_features]
-            start += linear.out_features
+            rows = len(linear.weight)  # fewer than out_features on a rank that holds some heads only
+            linear.weight.data = weight[start : start + rows]
+            start += rows
     return FixedLinear(weight, bias)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flashsd_ray.models.attention import causal_bias
 from flashsd_ray.models.decoder import Decoder, FlatBatch, RowGroup
 from flashsd_ray.models.kv_cache import CachedSequence, KVCache
 from flashsd_ray.types import EncodedPrompt, SamplingParams, Verdict
@@ -128,7 +127,8 @@ def _add_decoding(rows: _Rows, spans: Sequence[Span], width: int, decoder: Decod
             batch=len(spans),
             rows=width,
             keys=cache.select([span.request.sequence for span in spans], length),
-            bias=None if is_exact else causal_bias(starts, width, length),
+            length=length,
+            first_positions=None if is_exact else starts,
         )
     )
 
@@ -154,7 +154,8 @@ def _add_filling(rows: _Rows, span: Span, decoder: Decoder, cache: KVCache) -> N
             batch=1,
             rows=len(span),
             keys=cache.select([request.sequence], span.stop),
-            bias=causal_bias(start, len(span), span.stop),
+            length=span.stop,
+            first_positions=start,
         )
     )
     if request.prompt.deepstack:

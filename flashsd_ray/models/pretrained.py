@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flashsd_ray.config import ModelConfig
 from flashsd_ray.errors import CheckpointError
 from flashsd_ray.models.decoder import Decoder
+from flashsd_ray.models.outline import load_without_layers, shape_of
 from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
 
 SMALL_MATRIX_BYTES = 2 * 2**20  # measured: below it two threads are slower than one (docs/log.md)
@@ -126,40 +126,70 @@ class PretrainedTarget:
     @cached_property
     def fingerprint(self) -> str:
         """Short digest of the language model's configuration and of a sample of its weights."""
-        described = self.text_config.to_dict()
-        kept = {key: described[key] for key in sorted(described) if key in _IDENTITY}
-        digest = hashlib.blake2b(json.dumps(kept, default=str).encode(), digest_size=8)
         decoder = self.decoder
-        for weight in (decoder.embedding, decoder.layers[0].qkv.weight, decoder.layers[-1].down.weight):
-            sample = weight[:: max(1, len(weight) // 64), :64].detach().to("cpu", torch.bfloat16).contiguous()
-            digest.update(sample.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()
+        weights = (decoder.embedding, decoder.layers[0].qkv.weight, decoder.layers[-1].down.weight)
+        return identity(self.text_config, weights)
+
+    def close(self) -> None:
+        """Processes that hold other parts of the target have ended."""
 
     def limit_threads(self, threads: int) -> int:
-        """The number of CPU threads that torch uses from now on in this process, which is returned.
-
-        With 0 a model of small matrices gets one: sharing a product of 50 us costs more than it saves, and a thread
-        that is kept waiting on a busy machine stops its partner at every one of hundreds of products per token.
-        """
-        if not threads and self.decoder.device.type == "cpu":
-            largest = max(layer.gate_up.weight.nbytes for layer in self.decoder.layers)
-            threads = 1 if largest <= SMALL_MATRIX_BYTES else 0
-        if threads:
-            torch.set_num_threads(threads)
-        return torch.get_num_threads()
+        """The number of CPU threads that torch uses from now on in this process, which is returned."""
+        return limit_threads(self.decoder, threads)
 
 
 _IDENTITY = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size", "model_type")
+IDENTITY_COLUMNS = 64  # of each weight, which are all that an identity looks at
 
 
-def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> PretrainedTarget:
+def identity(
+    text_config: Any,
+    weights: Iterable[Tensor],  # embedding, query/key/value of the first layer, down projection of the last
+) -> str:
+    """Short digest of a language model's configuration and of a sample of its weights."""
+    described = text_config.to_dict()
+    kept = {key: described[key] for key in sorted(described) if key in _IDENTITY}
+    digest = hashlib.blake2b(json.dumps(kept, default=str).encode(), digest_size=8)
+    for weight in weights:
+        sample = weight[:: max(1, len(weight) // 64), :IDENTITY_COLUMNS].detach().to("cpu", torch.bfloat16)
+        digest.update(sample.contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def limit_threads(
+    decoder: Decoder,
+    threads: int,  # 0: as the decoder's size suggests
+    sharing: int = 1,  # processes that decode on this machine together
+) -> int:
+    """The number of CPU threads that torch uses from now on in this process, which is returned.
+
+    With 0 a model of small matrices gets one: sharing a product of 50 us costs more than it saves, and a thread
+    that is kept waiting on a busy machine stops its partner at every one of hundreds of products per token.
+    """
+    if not threads and decoder.device.type == "cpu":
+        largest = max(layer.gate_up.weight.nbytes for layer in decoder.layers)
+        threads = 1 if largest <= SMALL_MATRIX_BYTES else torch.get_num_threads() // sharing if sharing > 1 else 0
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def load_target(
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    has_layers: bool = True,
+) -> PretrainedTarget:
     """The named checkpoint is in memory, ready to encode prompts and to decode.
+
+    Without its layers it can encode only; those that stand in their place have shapes and no memory.
 
     Raises:
         CheckpointError: it cannot be found, its architecture is not supported, or its files are damaged.
     """
     ensure_torchvision_imports()
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     where = str(BUNDLED_TARGETS.get(name, name))
     path = Path(where) if Path(where).is_dir() else None
@@ -167,32 +197,52 @@ def load_target(name: str, *, dtype: str = "auto", device: str = "auto") -> Pret
         raise CheckpointError(f"cannot load target {name!r}: there is no such directory")
     chosen_device = resolve_device(device)
     try:
-        config = AutoConfig.from_pretrained(where)
-        family = _family(config, name)
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            where, config=config, dtype=resolve_dtype(dtype, chosen_device)
-        )
+        config = config_of(name)
+        family = family_of(config, name)
+        chosen_dtype = resolve_dtype(dtype, chosen_device)
+        if has_layers:
+            model: Any = AutoModelForImageTextToText.from_pretrained(where, config=config, dtype=chosen_dtype)
+        else:
+            model = load_without_layers(where, config, chosen_dtype)
         processor = AutoProcessor.from_pretrained(where)
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"cannot load target {name!r}: {first_line}") from error
-    return PretrainedTarget(name, path, family, model.to(chosen_device).eval(), processor)
+        raise _unloadable(name, error) from error
+    # Layers without memory cannot be moved: they are put in behind this.
+    model = model.to(chosen_device).eval()
+    if not has_layers:
+        shapes = shape_of(config, chosen_dtype)
+        model.model.get_submodule(family.text_model).layers = shapes.model.get_submodule(family.text_model).layers
+    return PretrainedTarget(name, path, family, model, processor)
 
 
-def load_configured(config: ModelConfig) -> PretrainedTarget:
-    """The target that the settings name is in memory, and torch uses as many threads as they say.
+def config_of(name: str) -> Any:
+    """The library's configuration of the named checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged or unsupported.
+        CheckpointError: it cannot be found or read.
     """
-    target = load_target(config.name, dtype=config.dtype, device=config.device)
-    target.limit_threads(config.threads)
-    return target
+    ensure_torchvision_imports()
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(BUNDLED_TARGETS.get(name, name)))
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _unloadable(name, error) from error
 
 
-def _family(config: Any, name: str) -> Family:
+def _unloadable(name: str, error: Exception) -> CheckpointError:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"cannot load target {name!r}: {first_line}")
+
+
+def family_of(config: Any, name: str) -> Family:
+    """The family that a configuration belongs to.
+
+    Raises:
+        CheckpointError: it is not one of those that are supported.
+    """
     family = FAMILIES.get(config.model_type)
     if family is None:
         known = ", ".join(f"{entry.name} ({key})" for key, entry in FAMILIES.items())

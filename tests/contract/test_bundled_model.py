@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from flashsd_ray.bench.speculation import DRAFTED, PLAIN, Question, answer
-from flashsd_ray.bench.workload import held_out_questions
+from flashsd_ray.bench.answering import DRAFTED, PLAIN, answer
+from flashsd_ray.bench.workload import Question, held_out_questions
 from flashsd_ray.config import Config, SpeculationConfig
 from flashsd_ray.engine.answers import Caption
 from flashsd_ray.engine.local import Engine

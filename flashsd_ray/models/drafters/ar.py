@@ -81,5 +81,5 @@ class AutoregressiveNetwork(LastRowNetwork):
             found = self.attention.read(queries, keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3), bias)
             hidden = self.feed_forward(self.attention.add(rows, found))
             states.append(hidden)
-        _, logits = self.score(torch.stack(states, dim=1).view(batch, anchors, steps, -1))
-        return Answers(logits)
+        features, logits = self.score(torch.stack(states, dim=1).view(batch, anchors, steps, -1))
+        return Answers(logits, features=features if self.head_out is None else None)

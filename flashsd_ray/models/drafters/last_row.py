@@ -22,7 +22,7 @@ from flashsd_ray.models.kv_cache import KVCache
 
 
 class LastRowNetwork(DrafterNetwork):
-    """One attention layer over context rows that know the token behind them."""
+    """One attention layer over context rows that know the token behind them; with no layer a row sees itself alone."""
 
     reads_following: ClassVar[bool] = True
 
@@ -48,13 +48,18 @@ class LastRowNetwork(DrafterNetwork):
 
     def attend_last(self, work: DraftRound, cache: KVCache) -> Tensor:  # [B, E]
         """The new context rows are in the cache; the last one of each sequence has looked at all of them."""
-        window = open_window(cache, work.spans, work.sequences, work.counts)
         ends = torch.tensor([len(new) for new in work.positions], device=work.context.device).cumsum(0)
+        if not self.config.num_layers:
+            return work.context[ends - 1]
+        window = open_window(cache, work.spans, work.sequences, work.counts)
         return self.attend(work.context, ends - 1, window, cache, len(work.sequences))
 
     def attend_before(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
         """The row before each anchor after attention [N * A, E]; keys and values of the context [N, m, Hkv, Dh]."""
         batch, length, _ = lesson.context.shape
+        if not self.config.num_layers:
+            nothing = lesson.context.new_empty(batch, 0, self.config.num_kv_heads, self.config.head_dim)
+            return lesson.rows_before().flatten(0, 1), nothing, nothing
         context = lesson.context.flatten(0, 1)
         _, keys, values = self.attention.project(context, *self.rotary_of(lesson.positions, lesson))
         keys, values = (part.reshape(batch, length, *part.shape[1:]) for part in (keys, values))

@@ -18,7 +18,7 @@ class MarkovHead(nn.Module):
 
     def __init__(self, vocab_size: int, width: int, rank: int) -> None:
         super().__init__()
-        self.previous = nn.Parameter(torch.randn(vocab_size, rank) * rank**-0.5)
+        self.previous = nn.Parameter(torch.randn(vocab_size, rank) * max(1, rank) ** -0.5)
         self.next = nn.Parameter(torch.zeros(vocab_size, rank))
         self.confidence = nn.Linear(width + rank, 2)  # greedy, sampled
         nn.init.zeros_(self.confidence.weight)

@@ -17,7 +17,7 @@ class TargetView:
     num_layers: int
     vocab_size: int  # V
     embedding: Tensor  # [V, D]
-    lm_head: Tensor  # [V, D]
+    lm_head: Tensor  # [V, D]; where ranks share a target only this rank's rows: they draft through ``head``
     rope_theta: float
     rms_norm_eps: float
     fingerprint: str

@@ -1,0 +1,1 @@
+"""A language model that is too large for one device, split over ranks that compute every layer together."""
