@@ -41,12 +41,13 @@ protos: $(VENV)/.dev  ## generate the gRPC stubs from protos/
 		--python_out=. --pyi_out=. --grpc_python_out=. flashsd_ray/wire/v1/captioning.proto
 
 # The first figure needs a model of a common size; it is built with random weights, which cost the same time.
-bench: $(VENV)/.dev  ## the figures of the README (about 20 minutes; results in build/bench)
+bench: $(VENV)/.dev  ## the figures of decoding (about 45 minutes; goes on after an interrupt; results in build/bench)
 	$(VENV)/bin/python -m flashsd_ray.bench transformers --dtype bfloat16 --output build/bench/transformers.json --model \
 		"$$(FLASHSD_TINY_ROOT=build/checkpoints $(VENV)/bin/python -c \
 		'from tests.tiny_checkpoints import checkpoint; print(checkpoint("qwen25_47m"))' 2>/dev/null)"
-	$(VENV)/bin/python -m flashsd_ray.bench speculation --drafters block flash ar lookup \
-		--output build/bench/speculation.json
+	$(VENV)/bin/python -m flashsd_ray.bench decode --minutes 11 --out build/bench/decode
+	$(VENV)/bin/python -m flashsd_ray.bench decode --drafters block flash ar lookup --baselines --temperatures 0 \
+		--batch-sizes 1 8 --minutes 8 --out build/bench/drafters
 	$(VENV)/bin/python -m flashsd_ray.bench equality --output build/bench/equality.json
 
 pictures: $(VENV)/.runtime  ## draw the terminal picture of the README from a real run

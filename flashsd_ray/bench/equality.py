@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 
-from flashsd_ray.bench.speculation import DRAFTED, PLAIN, Question, answer
+from flashsd_ray.bench.answering import DRAFTED, PLAIN, answer
+from flashsd_ray.bench.decode.divergence import GapReader, divergences
+from flashsd_ray.bench.scrambling import scramble
+from flashsd_ray.bench.workload import Question
 from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.local import Engine
 from flashsd_ray.models import compressors
@@ -32,6 +35,7 @@ class Agreement:
     num_identical: int
     num_clips: int
     tau: float
+    largest_gap: float | None = None  # of float32's two most probable tokens where an answer parted, at most
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -57,6 +61,7 @@ def compare_all(
     questions: Sequence[Question],
     *,
     max_new_tokens: int,
+    gaps: GapReader | None = None,  # None: how sure the model was where answers part is not looked up
 ) -> Iterator[Agreement]:
     """Plain decoding, then every drafter with every compressor, alone and in mixed batches."""
     expected = generated(target, questions, max_new_tokens)
@@ -65,7 +70,7 @@ def compare_all(
     ways += [(kind, name, MIXED_BATCH) for kind in sorted(NETWORKS) for name in (*compressors.names(), SCRAMBLED)]
     for drafter, compressor, batch_size in ways:
         engine = _engine(target, drafter, compressor)
-        stats, num_identical = SpeculationStats(), 0
+        stats, num_identical, found_gaps = SpeculationStats(), 0, list[float]()
         # Budgets differ inside a batch, so that requests leave and join while others run.
         for start in range(0, len(questions), 2 * batch_size):
             batch = questions[start : start + 2 * batch_size]
@@ -77,8 +82,20 @@ def compare_all(
             for question, sampling in zip(batch, samplings, strict=True):
                 caption = captions[question.visual.digest]
                 stats += caption.stats
-                num_identical += caption.token_ids == expected[question.visual.digest][: sampling.max_new_tokens]
-        yield Agreement(drafter, compressor, batch_size, num_identical, len(questions), stats.tau)
+                wanted = expected[question.visual.digest][: sampling.max_new_tokens]
+                num_identical += caption.token_ids == wanted
+                if gaps is not None:
+                    found_gaps += _gaps(gaps, question, wanted, caption.token_ids)
+        largest = max(found_gaps, default=None)
+        yield Agreement(drafter, compressor, batch_size, num_identical, len(questions), stats.tau, largest)
+
+
+def _gaps(reader: GapReader, question: Question, wanted: Sequence[int], found: Sequence[int]) -> list[float]:
+    """How sure the model was where the answers part, if they do."""
+    digest = question.visual.digest
+    conversation = Conversation.of(question.prompt, (question.visual,))
+    judged = [reader.judged(one, conversation, wanted) for one in divergences({digest: wanted}, {digest: found})]
+    return [one.top_gap for one in judged if one.top_gap is not None]
 
 
 def _engine(target: PretrainedTarget, drafter: str, compressor: str) -> Engine:
@@ -90,11 +107,6 @@ def _engine(target: PretrainedTarget, drafter: str, compressor: str) -> Engine:
     )
     engine = Engine.around(target, config)
     if compressor == SCRAMBLED:
-        network: Any = engine.drafter
-        generator = torch.Generator().manual_seed(0)
-
-        def scramble(_module: Any, _inputs: Any, latents: torch.Tensor) -> torch.Tensor:
-            return torch.randn(latents.shape, generator=generator).to(latents) * latents.float().std().to(latents)
-
-        network.network.compressor.register_forward_hook(scramble)
+        trained: Any = engine.drafter
+        scramble(trained.network)
     return engine

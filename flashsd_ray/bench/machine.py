@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,10 +14,11 @@ import torch
 
 
 def provenance() -> dict[str, object]:
-    """Command, versions, processor, threads and date."""
+    """Command, versions, revision, processor, threads and date."""
     return {
         "command": " ".join(["python", "-m", "flashsd_ray.bench", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "revision": _revision(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -25,6 +27,19 @@ def provenance() -> dict[str, object]:
         "transformers": version("transformers"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _revision() -> str | None:
+    """The commit that was measured, with a + where files differ from it; None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + ("+" if changes.strip() else "")
 
 
 def _processor() -> str:

@@ -56,6 +56,7 @@ class Drafting:
     pending: Pending
     inputs: LengthInputs
     order_s: float  # what giving the order took; all of the drafting where the drafter works at once
+    num_asked: int  # tokens to draft for all of them together
 
 
 class Turns:

@@ -25,6 +25,7 @@ from flashsd_ray.scheduling.rounds import plan_round
 from flashsd_ray.speculation.draft_length import (
     LengthInputs,
     LengthParams,
+    LengthState,
     RoundCosts,
     choose_length,
     observe_round,
@@ -47,6 +48,7 @@ class _Waiting:
     deadline_s: float  # by the lane's clock
     prompt: EncodedPrompt | None = None  # encoded once, when it is first in the queue, unless it came encoded
     encode_s: float = 0.0
+    is_next: bool = False  # it has its place by the word of whoever drives the lane
 
 
 class Lane:
@@ -76,14 +78,22 @@ class Lane:
         self._begin = begin_with(drafter)
         self._worked_s = 0.0  # inside rounds; time between them belongs to the caller
         self._costs = RoundCosts()
+        # What requests have shown so far, greedy and sampled ones apart: a new one begins there.
+        self._shown = {True: LengthState(), False: LengthState()}
         self._times = ServiceTimes()
         self.meters = LaneMeters()
+        self.holds_queue = False  # whether only requests get a place that were submitted as the next
         self.on_open: Callable[[str], None] = lambda request_id: None  # told of each request that gets a place
 
     @property
     def is_idle(self) -> bool:
         """Whether every submitted request has ended."""
         return not self._waiting and not self._running
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing would run in a round, because the queue is held."""
+        return self.holds_queue and not self._running and not (self._waiting and self._waiting[0].is_next)
 
     @property
     def num_waiting(self) -> int:
@@ -110,7 +120,18 @@ class Lane:
         """Seconds until a request that arrives now has a place, as far as the answers of late tell."""
         return expected_wait_s(self._times, self.crowd)
 
-    def submit(self, request: CaptionRequest, prompt: EncodedPrompt | None = None, *, encode_s: float = 0.0) -> None:
+    def has_place(self, request_id: str) -> bool:
+        """Whether the request is being prefilled or decoded."""
+        return request_id in self._running
+
+    def submit(
+        self,
+        request: CaptionRequest,
+        prompt: EncodedPrompt | None = None,
+        *,
+        encode_s: float = 0.0,
+        is_next: bool = False,  # before everybody who came otherwise, and although the queue is held
+    ) -> None:
         """The request waits for a place; its answer comes out of later steps.
 
         Raises:
@@ -131,7 +152,8 @@ class Lane:
         earliest_s = earliest_answer_s(self._times, crowd)
         if crowd.num_running and earliest_s > timeout_s:
             raise DeadlineError(f"the first token would come after {earliest_s:.1f} s, {timeout_s:.1f} s are allowed")
-        self._waiting.append(_Waiting(request, self._clock() + timeout_s, prompt, encode_s))
+        position = sum(waiting.is_next for waiting in self._waiting) if is_next else len(self._waiting)
+        self._waiting.insert(position, _Waiting(request, self._clock() + timeout_s, prompt, encode_s, is_next))
 
     def _check_limits(self, request: CaptionRequest) -> None:
         scheduling, media = self._config.scheduling, self._config.media
@@ -169,7 +191,7 @@ class Lane:
             return ended
         cohort = self._turns.take()
         began_s = self._clock()
-        num_drafted, order_s = self._collect(cohort)
+        num_asked, num_drafted, order_s = self._collect(cohort)
         collected_s = self._clock()
         members = self._turns.level(cohort)
         plan = plan_round([running.standing for running in members], self._config.scheduling.prefill_rows)
@@ -181,7 +203,7 @@ class Lane:
         verified_s = self._clock()
         times = {"verify": verified_s - collected_s, "draft": order_s + collected_s - began_s}
         if not has_prefill:
-            self._observe_costs(num_drafted, blocks, times)
+            self._observe_costs(num_asked, num_drafted, blocks, verdicts, times)
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -196,15 +218,15 @@ class Lane:
         self._worked_s += ended_s - verified_s
         return ended + chunks
 
-    def _collect(self, cohort: Cohort) -> tuple[int, float]:
-        """Members of the cohort have the blocks that were ordered; returns tokens drafted, and what ordering took."""
+    def _collect(self, cohort: Cohort) -> tuple[int, int, float]:
+        """Members of the cohort have their blocks; returns tokens asked for, tokens drafted, and what ordering took."""
         drafting, cohort.drafting = cohort.drafting, None
         if drafting is None or not any(self._is_running(owner) for owner in drafting.owners):
-            return 0, 0.0
+            return 0, 0, 0.0
         blocks = drafting.pending.blocks()
         for running, block in zip(drafting.owners, blocks, strict=True):
             running.block = trim_to_confidence(block, drafting.inputs, running.lengths)
-        return sum(len(block.token_ids) for block in blocks), drafting.order_s
+        return drafting.num_asked, sum(len(block.token_ids) for block in blocks), drafting.order_s
 
     def _is_running(self, running: Running) -> bool:
         # Not by its id alone: a request may have ended while its block was drafted, and its id be in use again.
@@ -215,12 +237,22 @@ class Lane:
         passed_s, running.counted_s = self._worked_s - running.counted_s, self._worked_s
         return passed_s
 
-    def _observe_costs(self, num_drafted: int, blocks: list[DraftBlock], times: dict[str, float]) -> None:
+    def _observe_costs(
+        self,
+        num_asked: int,
+        num_drafted: int,
+        blocks: list[DraftBlock],
+        verdicts: list[Verdict],
+        times: dict[str, float],
+    ) -> None:
         self._costs = observe_round(
             self._costs,
             LengthParams(max_length=self._drafter.max_draft_length),
+            num_running=len(blocks),
+            num_asked=num_asked,
             num_drafted=num_drafted,
             num_rows=sum(len(block.token_ids) + 1 for block in blocks),
+            num_committed=sum(len(verdict.token_ids) for verdict in verdicts),
             draft_s=times["draft"],
             verify_s=times["verify"],
         )
@@ -247,6 +279,8 @@ class Lane:
         refused = []
         while self._waiting and len(self._running) < self._config.scheduling.max_running:
             waiting = self._waiting[0]
+            if self.holds_queue and not waiting.is_next:
+                break
             try:
                 self._open(waiting)
             except OverloadedError:
@@ -299,6 +333,7 @@ class Lane:
             num_cached=num_cached,
             stats=SpeculationStats.of_stage("encode", waiting.encode_s),
             counted_s=self._worked_s,
+            length_state=self._shown[request.sampling.is_greedy].successor(),
         )
         self.on_open(request.request_id)
         self.meters.prompt_tokens += len(prompt)
@@ -313,9 +348,7 @@ class Lane:
         inputs = LengthInputs(num_running=len(going_on), lane_round=cohort.num_rounds, costs=self._costs)
         lengths = []
         for running, verdict in going_on:
-            running.length_state = observe_verdict(
-                running.length_state, len(running.block.token_ids), verdict.num_accepted, running.lengths
-            )
+            self._learn(running, verdict.num_accepted)
             length = choose_length(inputs, running.length_state, running.lengths)
             # The last token that may be committed is the target's own, so drafting it would be in vain.
             lengths.append(min(length, running.rules.remaining - 1))
@@ -323,7 +356,17 @@ class Lane:
             running.num_cached = verdict.next_start - 1
         pending = self._begin([verdict for _, verdict in going_on], lengths)
         owners = [running for running, _ in going_on]
-        cohort.drafting = Drafting(owners, pending, inputs, order_s=self._clock() - began_s)
+        cohort.drafting = Drafting(owners, pending, inputs, order_s=self._clock() - began_s, num_asked=sum(lengths))
+
+    def _learn(self, running: Running, num_accepted: int) -> None:
+        """The verdict on its block is in what the request, and all of its kind, have shown."""
+        num_drafted, is_greedy = len(running.block.token_ids), running.request.sampling.is_greedy
+        if not num_drafted:
+            return  # says nothing, and in plain decoding every microsecond counts
+        running.length_state = observe_verdict(running.length_state, num_drafted, num_accepted, running.lengths)
+        self._shown[is_greedy] = observe_verdict(
+            self._shown[is_greedy], num_drafted, num_accepted, running.lengths, is_pooled=True
+        )
 
     def _account(
         self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]

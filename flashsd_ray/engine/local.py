@@ -12,7 +12,8 @@ from flashsd_ray.models.drafters import TargetView, load_drafter, resolve
 from flashsd_ray.models.drafters.free import FreeDrafter
 from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.encoder import LocalEncoder
-from flashsd_ray.models.pretrained import PretrainedTarget, load_configured
+from flashsd_ray.models.loading import load_configured
+from flashsd_ray.models.pretrained import PretrainedTarget
 from flashsd_ray.models.target import LocalTarget, Taps
 from flashsd_ray.models.visual_cache import MemoryVisualCache, VisualCache
 from flashsd_ray.speculation.interfaces import Drafter
@@ -172,7 +173,7 @@ def view_of(target: PretrainedTarget) -> TargetView:
     return TargetView(
         hidden_size=decoder.hidden_size,
         num_layers=decoder.num_layers,
-        vocab_size=len(decoder.lm_head),
+        vocab_size=decoder.vocab_size,
         embedding=decoder.embedding,
         lm_head=decoder.lm_head,
         head=decoder.logits,

@@ -6,7 +6,9 @@ Pure policy: choose_length reads inputs, state and params; the observe functions
     tau(K)      1 + survival[0] + .. + survival[K-1]
     speedup(K)  tau(K) * plain round / (draft K + verify K + 1 rows)
 
-Draft cost, verify cost and overhead are inside the measured times of a round (S = tau / (1 + c_d + c_v + c_o)).
+Draft cost, verify cost and overhead are inside the measured times of a round (S = tau / (1 + c_d + c_v + c_o)). Promises
+are checked: where rounds with drafts brought less than plain ones would have, at this load, nothing is drafted but trials,
+and trials are as rare as keeps their expected loss below a share of the time.
 """
 
 from __future__ import annotations
@@ -16,17 +18,33 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
 from operator import mul
+from typing import NamedTuple
 
 from flashsd_ray.types import DraftBlock
 
-# Moving averages of (size, seconds), rising in size. Sizes between two powers of two share an average: fine enough to
-# show where verification stops being free, coarse enough that every average is fed often.
-Averages = tuple[tuple[float, float], ...]
+
+class Average(NamedTuple):
+    """A moving average of the seconds that some sizes took."""
+
+    size: float
+    seconds: float
+    num_seen: int = 1
+
+
+# Rising in size. Sizes between two powers of two share an average: fine enough to show where verification stops being
+# free, coarse enough that every average is fed often.
+Averages = tuple[Average, ...]
 
 # A clock may say zero; a speed must not be infinite.
 _SHORTEST_S = 1e-9
 # Verdicts that the rate assumed at first counts for, and one.
 _FIRST_RATE_WEIGHT = 3.0
+# Verdicts of its own after which a request counts as much as those before it.
+_EARLIER_WEIGHT = 4
+# A time that is so many times the average is counted as that: a process that was stopped for a moment says nothing.
+_LARGEST_STEP = 2.0
+# Rounds with drafts that a gain must rest on before it counts.
+_FEWEST_ROUNDS = 3.0
 # Rounds between two trials of lengths whose cost under the present load was never measured; plain comes first.
 _CALIBRATION_INTERVAL = 8
 
@@ -40,17 +58,35 @@ class LengthParams:
     min_speedup: float = 1.05  # below it nothing is drafted; the margin keeps noise from switching to and fro
     first_rate: float = 0.7  # acceptance assumed before any is seen: high, so that drafting gets its chance
     rate_smoothing: float = 0.03  # weight of a verdict: more, and a run of bad luck would close the gate
+    pool_smoothing: float = 0.01  # the same for what new requests are assumed to be like: all that came before
     cost_smoothing: float = 0.1  # weight of a measured time: more would follow the noise, less lag behind the load
-    # Rounds between two trials of the road not taken: other lengths where drafting pays, one draft where it does not.
-    trial_interval: int = 32
+    gain_smoothing: float = 0.1  # weight of a round in what drafting has brought
+    trial_interval: int = 32  # fewest rounds between two trials of the road not taken
+    trial_share: float = 0.01  # of the time that trials may cost
+
+
+class Gain(NamedTuple):
+    """What the late rounds with drafts brought at one load; sums in which a round counts less with every later one."""
+
+    load: int  # which power of two the requests decoded together lie below
+    plain_rounds: float  # that their tokens would have taken without drafts
+    spent_s: float
+    num_rounds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundCosts:
-    """Measured seconds of a round's two halves, by size."""
+    """Measured seconds of a round's two halves, by size, and what drafting has brought for them."""
 
     draft_s: Averages = ()  # by drafted tokens
     verify_s: Averages = ()  # by verified rows
+    gains: tuple[Gain, ...] = ()
+    # Rows that were asked for, in powers of two: a drafter that finds nothing to say is not asked again and again.
+    asked: frozenset[int] = frozenset()
+
+    def gain_at(self, num_running: int) -> float | None:
+        """How many times faster than plain decoding rounds with drafts were at this load; None where few were seen."""
+        return _gain_at(num_running, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +104,10 @@ class LengthState:
         rates = (*self.rates, *(last,) * (params.max_length - len(self.rates)))
         return tuple(accumulate(rates[: params.max_length], mul))
 
+    def successor(self) -> LengthState:
+        """What a new request is assumed to be like where this is what all those before it have shown."""
+        return LengthState(rates=self.rates, num_seen=(_EARLIER_WEIGHT,) * len(self.rates))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthInputs:
@@ -84,8 +124,16 @@ def choose_length(inputs: LengthInputs, state: LengthState, params: LengthParams
         return min(params.fixed_length, params.max_length)
     speedups = expected_speedups(inputs, state, params)
     best = max(range(len(speedups)), key=speedups.__getitem__)
-    pays = speedups[best] >= params.min_speedup
-    trial = _trial_length(inputs, params, pays)
+    promises = speedups[best] >= params.min_speedup
+    gain = inputs.costs.gain_at(inputs.num_running)
+    disappoints = gain is not None and gain < 1.0
+    pays = promises and not disappoints
+    trial = _calibration(inputs, params)
+    if trial is None and inputs.lane_round % params.trial_interval == 0:
+        # Where a promise was not kept, that one is tried again, at the speed that it had.
+        lengths = _ladder(params) if pays else [best] if promises else _ladder(params)[1:]
+        kept = gain if promises and disappoints and gain else None
+        trial = _trial(inputs, params, lengths, _losses(state, params, speedups, kept))
     if trial is not None:
         return trial
     return best if pays else 0
@@ -100,20 +148,28 @@ def expected_speedups(
     return [tau * seconds[0] / spent_s for tau, spent_s in zip(taus, seconds, strict=True)]
 
 
-def observe_verdict(state: LengthState, num_drafted: int, num_accepted: int, params: LengthParams) -> LengthState:
+def observe_verdict(
+    state: LengthState,
+    num_drafted: int,
+    num_accepted: int,
+    params: LengthParams,
+    *,
+    is_pooled: bool = False,  # the state is that of many requests
+) -> LengthState:
     """The state after a block of which so many drafts stood; an empty block says nothing."""
+    smoothing = params.pool_smoothing if is_pooled else params.rate_smoothing
     rates, num_seen = list(state.rates), list(state.num_seen)
     for position in range(min(num_drafted, num_accepted + 1)):
         if position == len(rates):
             rates.append(rates[-1] if rates else params.first_rate)
             num_seen.append(0)
         # The first verdicts weigh as in a plain mean, so that a request finds its length within some rounds.
-        weight = max(params.rate_smoothing, 1.0 / (num_seen[position] + _FIRST_RATE_WEIGHT))
+        weight = max(smoothing, 1.0 / (num_seen[position] + _FIRST_RATE_WEIGHT))
         rates[position] += weight * (float(position < num_accepted) - rates[position])
         num_seen[position] += 1
     for position in range(num_drafted or len(rates), len(rates)):
         # A position that is not drafted any more slowly gets the hope of the one before it, so that it is tried again.
-        rates[position] += params.rate_smoothing * (rates[position - 1] - rates[position])
+        rates[position] += smoothing * (rates[position - 1] - rates[position])
     return LengthState(rates=tuple(rates), num_seen=tuple(num_seen))
 
 
@@ -121,15 +177,26 @@ def observe_round(
     costs: RoundCosts,
     params: LengthParams,
     *,
-    num_drafted: int,  # by all requests together
+    num_running: int,  # requests in the round
+    num_asked: int,  # tokens that the drafter was to draft for all requests together
+    num_drafted: int,  # that it did draft
     num_rows: int,  # verified for all requests together
+    num_committed: int,  # by all requests together
     draft_s: float,
     verify_s: float,
 ) -> RoundCosts:
     """The costs after a round that took so long; rounds with prefill in them should not be shown."""
+    smoothing = params.cost_smoothing
+    gains = costs.gains
+    if num_drafted:
+        drafting_s = _calm(draft_s, predict_s(costs.draft_s, num_drafted))
+        spent_s = drafting_s + _calm(verify_s, predict_s(costs.verify_s, num_rows))
+        gains = _observe_gain(gains, _bucket(num_running), num_committed / num_running, spent_s, params)
     return RoundCosts(
-        draft_s=_observe(costs.draft_s, num_drafted, draft_s, params.cost_smoothing) if num_drafted else costs.draft_s,
-        verify_s=_observe(costs.verify_s, num_rows, verify_s, params.cost_smoothing),
+        draft_s=_observe(costs.draft_s, num_drafted, draft_s, smoothing) if num_drafted else costs.draft_s,
+        verify_s=_observe(costs.verify_s, num_rows, verify_s, smoothing),
+        gains=gains,
+        asked=costs.asked | {_bucket(num_running + num_asked)},
     )
 
 
@@ -179,25 +246,77 @@ def _round_seconds(num_running: int, costs: RoundCosts, max_length: int) -> tupl
     return tuple(seconds)
 
 
-def _trial_length(inputs: LengthInputs, params: LengthParams, pays: bool) -> int | None:
-    """The length to try in this round for the sake of knowledge; None: use what is known."""
-    ladder = [2**step - 1 for step in range(params.max_length.bit_length() + 1) if 2**step - 1 <= params.max_length]
-    if inputs.lane_round % _CALIBRATION_INTERVAL == 1:
-        measured = {_bucket(size) for size, _ in inputs.costs.verify_s}
-        unknown = (length for length in ladder if _bucket(inputs.num_running * (length + 1)) not in measured)
-        return next(unknown, None)
-    num_trials, rest = divmod(inputs.lane_round, params.trial_interval)
-    if rest:
+@lru_cache(maxsize=16)
+def _gain_at(num_running: int, costs: RoundCosts) -> float | None:
+    gain = next((gain for gain in costs.gains if gain.load == _bucket(num_running)), None)
+    plain_s = predict_s(costs.verify_s, num_running)
+    if gain is None or plain_s is None or gain.num_rounds < _FEWEST_ROUNDS:
         return None
-    return ladder[num_trials % len(ladder)] if pays else 1
+    return max(gain.plain_rounds * plain_s, _SHORTEST_S) / max(gain.spent_s, _SHORTEST_S)
+
+
+def _ladder(params: LengthParams) -> list[int]:
+    """Lengths whose costs lie in different averages."""
+    return [2**step - 1 for step in range(params.max_length.bit_length() + 1) if 2**step - 1 <= params.max_length]
+
+
+def _calibration(inputs: LengthInputs, params: LengthParams) -> int | None:
+    """The next length whose cost at this load was never measured, if it is its turn."""
+    if inputs.lane_round % _CALIBRATION_INTERVAL != 1:
+        return None
+    asked = inputs.costs.asked
+    return next((length for length in _ladder(params) if _bucket(inputs.num_running * (length + 1)) not in asked), None)
+
+
+def _trial(inputs: LengthInputs, params: LengthParams, lengths: list[int], losses: list[float]) -> int | None:
+    """The length to try in this round for the sake of knowledge, if its loss is earned by now."""
+    if not lengths:
+        return None
+    cycle, place = divmod(inputs.lane_round // params.trial_interval, len(lengths))
+    wait = max(1.0, losses[lengths[place]] / (params.trial_share * params.trial_interval))
+    # Powers of two, so that a trial that is put off still falls into a round in which others try as well.
+    return lengths[place] if cycle % 2 ** math.ceil(math.log2(wait)) == 0 else None
+
+
+def _losses(
+    state: LengthState,
+    params: LengthParams,
+    speedups: list[float],
+    kept: float | None,  # the speed-up that rounds with drafts had, where it is not the one expected
+) -> list[float]:  # length max_length + 1, in plain rounds
+    """What a round of each length takes longer than its tokens would take on the best road."""
+    taus = accumulate(state.survival(params), initial=1.0)
+    if kept is not None:
+        return [tau / kept - tau for tau in taus]
+    return [tau / speedup - tau / max(speedups) for tau, speedup in zip(taus, speedups, strict=True)]
 
 
 def _observe(averages: Averages, size: int, seconds: float, smoothing: float) -> Averages:
     """The averages with the one that the size belongs to moved towards the measurement."""
-    by_bucket = {_bucket(point[0]): point for point in averages}
-    old_size, old_seconds = by_bucket.get(_bucket(size), (float(size), seconds))
-    moved = old_size + smoothing * (size - old_size), old_seconds + smoothing * (seconds - old_seconds)
-    return tuple(point for _, point in sorted({**by_bucket, _bucket(size): moved}.items()))
+    by_bucket = {_bucket(average[0]): Average(*average) for average in averages}
+    old = by_bucket.get(_bucket(size), Average(float(size), seconds, 0))
+    weight = max(smoothing, 1.0 / (old.num_seen + 1))  # the first ones as in a plain mean
+    moved = Average(
+        old.size + weight * (size - old.size),
+        old.seconds + weight * (_calm(seconds, old.seconds) - old.seconds),
+        old.num_seen + 1,
+    )
+    return tuple(sorted({**by_bucket, _bucket(size): moved}.values()))
+
+
+def _observe_gain(
+    gains: tuple[Gain, ...], load: int, plain_rounds: float, spent_s: float, params: LengthParams
+) -> tuple[Gain, ...]:
+    """The gains with one more round at this load."""
+    by_load = {gain.load: gain for gain in gains}
+    old, kept = by_load.get(load, Gain(load, 0.0, 0.0, 0.0)), 1.0 - params.gain_smoothing
+    rounds = kept * old.plain_rounds + plain_rounds
+    moved = Gain(load, rounds, kept * old.spent_s + spent_s, kept * old.num_rounds + 1.0)
+    return tuple({**by_load, load: moved}.values())
+
+
+def _calm(seconds: float, usual_s: float | None) -> float:
+    return seconds if usual_s is None else min(seconds, _LARGEST_STEP * max(usual_s, _SHORTEST_S))
 
 
 def _bucket(size: float) -> int:
