@@ -67,15 +67,20 @@ class RayLane:
         with errors_of(self._lane_id):
             await self._handle.submit.remote(self._subscriber, request, encoded.prompt, encoded.encode_s)
 
+    async def reserve(self, request_id: str, company: int) -> None:
+        """The request, under which a lane was lost, has a place of its own."""
+        with errors_of(self._lane_id):
+            await self._handle.reserve.remote(self._subscriber, request_id, company)
+
     async def cancel(self, request_id: str) -> None:
         """The request has ended."""
         with errors_of(self._lane_id):
             await self._handle.cancel.remote(request_id)
 
     async def status(self) -> LaneStatus:
-        """How busy the lane is."""
+        """How busy the lane is; the lane knows that this edge is there."""
         with errors_of(self._lane_id):
-            status: LaneStatus = await self._handle.status.remote()
+            status: LaneStatus = await self._handle.status.remote(self._subscriber)
             return status
 
     async def meters(self) -> LaneMeters:
@@ -97,10 +102,20 @@ class RayEncoder:
         """Its name."""
         return self._encoder_id
 
-    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
+    async def reserve(self, ticket: str) -> None:
+        """The encoder's next turn belongs to the conversation that comes with this ticket."""
+        with errors_of(self._encoder_id):
+            granted = self._handle.reserve.remote(ticket)
+            try:
+                await granted
+            except asyncio.CancelledError:
+                ray.cancel(granted)  # nobody comes with it any more
+                raise
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
         """A reference to the encoded prompt, which lies in the object store of the encoder's node."""
         with errors_of(self._encoder_id):
-            seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation, trace)
+            seconds, parcel = self._handle.encode.options(num_returns=2).remote(conversation, trace, ticket)
             try:
                 return Encoded(prompt=parcel, encode_s=await seconds)
             except asyncio.CancelledError:

@@ -1,76 +1,64 @@
-"""Starts lanes, encoders and drafters where there is room for them, watches over them, and replaces what is lost."""
+"""Keeps as many lanes and encoders as are wanted: starts what is missing, replaces what is lost, retires what is too many.
+
+How a part is started is in starting.py, how many are wanted in scaling.py, what they carry in load.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
-import ray
-
-from flashsd_ray.actors.service import LaneStatus, ModelCard
-from flashsd_ray.config import Config, PlacementConfig
-from flashsd_ray.errors import FlashSDError, UnavailableError
-from flashsd_ray.runtime.clients import errors_of
-from flashsd_ray.runtime.members import Member, bundle, is_alive, launch, nodes_of, reserve
-from flashsd_ray.runtime.parts import DrafterAddress, DrafterPart, EncoderPart, LanePart
+from flashsd_ray.actors.service import ModelCard, RoleScale
+from flashsd_ray.config import Config
+from flashsd_ray.errors import CheckpointError, ConfigError, FlashSDError, UnavailableError
+from flashsd_ray.runtime.draining import drained, farewell, rested, stopped
+from flashsd_ray.runtime.gang import look_at_gang
+from flashsd_ray.runtime.load import LoadMeter
+from flashsd_ray.runtime.members import Member, look_at
+from flashsd_ray.runtime.roster import Roster
+from flashsd_ray.runtime.scaling import encoder_scaling, lane_scaling
+from flashsd_ray.runtime.starting import Kinds, LaneMember, Starter
 
 log = logging.getLogger(__name__)
 
-DRAIN_LOOK_S = 0.1
 AGAIN_S = 5.0  # between two attempts to start a part that cannot be started
 POLL_S = 2.0  # a question for a newer roster is answered after so long even when nothing changed: Serve waits for it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Roster:
-    """Who is there."""
-
-    version: int
-    card: ModelCard | None = None  # None until the first lane is up
-    lanes: tuple[tuple[str, Any], ...] = ()  # name and actor handle
-    encoders: tuple[tuple[str, Any], ...] = ()
-    degraded: tuple[str, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class _Drafting:
-    """The dedicated drafter of a lane."""
-
-    member: Member
-    address: DrafterAddress
+M = TypeVar("M", bound=Member)
 
 
 class Fleet:
     """Owns every actor of the pipeline; they end with it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, kinds: Kinds | None = None) -> None:
         self._config = config
-        self._lanes: dict[str, Member] = {}
+        self._starter = Starter(config, kinds)
+        self._load = LoadMeter(config)
+        self._lane_scaling, self._encoder_scaling = lane_scaling(config), encoder_scaling(config)
+        self._lanes: dict[str, LaneMember] = {}
         self._encoders: dict[str, Member] = {}
-        self._drafters: dict[str, _Drafting] = {}  # by the name of their lane
+        self._retiring: dict[str, asyncio.Task[None]] = {}  # by part: it takes nothing new, and ends
         self._card: ModelCard | None = None
+        self._failure: FlashSDError | None = None
         self._roster = Roster(version=0)
         self._changed = asyncio.Event()
-        self._is_urgent = asyncio.Event()  # something was lost: the next look at everything is now
+        self._is_urgent = asyncio.Event()  # the next look at everything is now
+        self._is_asked_for = asyncio.Event()  # the next look at the load is now
         self._num_started = 0
         self._complaints: dict[str, str] = {}  # by part
-        self._keeper: asyncio.Task[None] | None = None
-        self._starting: Counter[str] = Counter()
-        self._starts: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._starting: defaultdict[str, list[asyncio.Task[None]]] = defaultdict(list)  # by kind of part
 
     async def start(self) -> None:
         """The parts are being started; the roster fills as they come up."""
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep())
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._follow_load())]
 
     async def roster(self, known_version: int = -1) -> Roster:
         """The roster as soon as it is newer than the known one, or after a while as it is."""
@@ -80,10 +68,36 @@ class Fleet:
                 await asyncio.wait_for(self._changed.wait(), POLL_S)
         return self._roster
 
+    async def report(self, edge: str, num_open: int) -> None:
+        """An edge has so many open requests; where nobody is there for them, somebody is started now."""
+        self._load.report(edge, num_open)
+        if num_open and not (self._lane_scaling.wanted and self._encoder_scaling.wanted):
+            self._is_asked_for.set()
+
     async def parts(self) -> dict[str, Any]:
         """Every actor that runs now, by its name: for whoever wants to look at one, or to take it away."""
-        members = [*self._lanes.values(), *self._encoders.values(), *(one.member for one in self._drafters.values())]
+        drafters = [lane.drafting.member for lane in self._lanes.values() if lane.drafting is not None]
+        ranks = chain.from_iterable(lane.ranks for lane in self._lanes.values())
+        members = chain(self._lanes.values(), self._encoders.values(), drafters, ranks)
         return {member.name: member.handle for member in members}
+
+    @property
+    def scales(self) -> tuple[RoleScale, ...]:
+        """How many lanes and encoders there are, and should be."""
+        roles = ((self._lane_scaling, self._lanes), (self._encoder_scaling, self._encoders))
+        return tuple(
+            RoleScale(
+                role=scaling.role,
+                desired=scaling.wanted,
+                actual=sum(name not in self._retiring for name in members),
+                starting=len(self._starting[scaling.role]),
+                draining=sum(name in self._retiring for name in members),
+                ups=scaling.ups,
+                downs=scaling.downs,
+                reason=scaling.reason,
+            )
+            for scaling, members in roles
+        )
 
     async def replace(self, name: str) -> None:
         """A lane or an encoder that somebody could not reach is looked after now, not with the next health checks."""
@@ -95,52 +109,110 @@ class Fleet:
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Lanes have finished what was open, or used up the time for it; every actor has ended and its place is free."""
-        ending = [*self._starts, *([self._keeper] if self._keeper is not None else [])]
+        ending = [*self._tasks, *self._retiring.values(), *chain(*self._starting.values())]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*map(_drained, self._lanes.values())), drain_s)
-        for lane_id in list(self._lanes):
-            self._end_lane(lane_id)
-        for encoder_id in list(self._encoders):
-            self._encoders.pop(encoder_id).remove()
+            await asyncio.wait_for(asyncio.gather(*map(drained, self._lanes.values())), drain_s)
+        for name in [*self._lanes, *self._encoders]:
+            self._end(name)
 
     async def _keep(self) -> None:
-        placement = self._config.placement
+        """As many parts as are wanted, all of them alive, as far as that can be had."""
         while True:
             # Not awaited: one that waits for room must not keep the others from being looked after.
-            for _ in range(placement.num_encoders - len(self._encoders) - self._starting["encoder"]):
-                self._begin("encoder", self._start_encoder)
-            for _ in range(placement.num_lanes - len(self._lanes) - self._starting["lane"]):
-                self._begin("lane", self._start_lane)
+            self._match("encoder", self._encoders, self._encoder_scaling.wanted)
+            self._match("lane", self._lanes, self._lane_scaling.wanted)
             self._is_urgent.clear()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._is_urgent.wait(), placement.health_period_s)
+                await asyncio.wait_for(self._is_urgent.wait(), self._config.placement.health_period_s)
             checks = [self._check_lane(lane_id) for lane_id in list(self._lanes)]
             checks += [self._check_encoder(encoder_id) for encoder_id in list(self._encoders)]
-            checks += [self._check_drafter(lane_id) for lane_id in list(self._drafters)]
             for outcome in await asyncio.gather(*checks, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("a look at a part failed", exc_info=outcome)
 
+    async def _follow_load(self) -> None:
+        """The numbers that are wanted follow the load."""
+        if self._lane_scaling.params is None and self._encoder_scaling.params is None:
+            return
+        while True:
+            self._is_asked_for.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_asked_for.wait(), self._config.autoscaling.interval_s)
+            if self._card is None:  # until then nobody can ask, and the first lane is not to be given up as idle
+                continue
+            try:
+                decided = [
+                    self._lane_scaling.follow(await self._load.lanes(list(self._lanes.values()), self._retiring)),
+                    self._encoder_scaling.follow(await self._load.encoders(self._staying(self._encoders))),
+                ]
+            except Exception:
+                log.exception("the load could not be told")
+                continue
+            if any(decided):
+                self._publish()
+                self._is_urgent.set()
+
+    def _match(self, kind: str, members: Mapping[str, Member], wanted: int) -> None:
+        """What is missing is being started; of what is too many, starts are given up first, then the idlest retire."""
+        staying = self._staying(members)
+        missing = wanted - len(staying) - len(self._starting[kind])
+        for _ in range(missing):
+            self._begin(kind, self._start_lane if kind == "lane" else self._start_encoder)
+        given_up = self._starting[kind][max(0, len(self._starting[kind]) + min(0, missing)) :]
+        for task in given_up:
+            task.cancel()
+        idlest = sorted(staying, key=lambda member: self._load.num_open(member.name))
+        for member in idlest[: max(0, -missing - len(given_up))]:
+            self._retire(member)
+
+    def _staying(self, members: Mapping[str, M]) -> list[M]:
+        return [member for member in members.values() if member.name not in self._retiring]
+
+    def _retire(self, member: Member) -> None:
+        task = asyncio.create_task(self._retired(member))
+        self._retiring[member.name] = task
+        task.add_done_callback(lambda _: self._retiring.pop(member.name, None))
+
+    async def _retired(self, member: Member) -> None:
+        """The part has finished what it had, or its time for that is over, and it has ended."""
+        if isinstance(member, LaneMember):
+            await stopped(member)
+        self._publish()
+        finishing = drained(member) if isinstance(member, LaneMember) else rested(member)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(finishing, self._config.autoscaling.drain_timeout_s)
+        self._lanes.pop(member.name, None)
+        self._encoders.pop(member.name, None)
+        self._complaints.pop(f"drafter of {member.name}", None)
+        self._publish()
+        try:
+            await farewell()
+        finally:
+            member.remove()
+
     def _begin(self, kind: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._starting[kind] += 1
         task = asyncio.create_task(self._guarded(kind, start()))
-        self._starts.add(task)
+        self._starting[kind].append(task)
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._starts.discard(task)
-            self._starting[kind] -= 1
+            self._starting[kind].remove(task)
+            self._publish()
 
         task.add_done_callback(ended)
 
-    async def _guarded(self, kind: str, starting: Any) -> None:
+    async def _guarded(self, kind: str, starting: Coroutine[Any, Any, None]) -> None:
         """A part that cannot be started is a complaint, and another attempt some time later."""
         try:
             await starting
             self._complain(kind, "")
             return
+        except (CheckpointError, ConfigError) as error:
+            log.error("a %s cannot be started: %s", kind, error)
+            self._failure = None if self._card else error  # it would fail everywhere and always
+            self._complain(kind, f"a {kind} cannot be started: {error}")
         except UnavailableError as error:
             log.error("a %s cannot be started: %s", kind, error)
             self._complain(kind, f"a {kind} cannot be started: {error}")
@@ -150,93 +222,61 @@ class Fleet:
         await asyncio.sleep(AGAIN_S)  # what failed at once will fail at once again
 
     async def _start_lane(self) -> None:
-        placement, name = self._config.placement, self._new_name("lane")
-        resources = bundle(placement.lane_cpus, placement.lane_gpus)
-        is_dedicated = placement.kind == "dedicated"
-        bundles = [resources, bundle(placement.drafter_cpus, placement.drafter_gpus)] if is_dedicated else [resources]
-        group = await reserve(name, bundles, placement.start_timeout_s)
-        member = Member(name, None, group)
-        try:
-            drafting = await self._start_drafter(member, bundles[1]) if is_dedicated else None
-            arguments = (self._config, name, drafting.address if drafting else None)
-            member = await launch(LanePart, name, group, 0, resources, arguments, placement.start_timeout_s)
-            self._card = self._card or await member.handle.card.remote()
-        except BaseException:
-            ray.util.remove_placement_group(group)  # with whatever runs in it
-            raise
-        self._lanes[name] = member
-        if drafting is not None:
-            self._drafters[name] = drafting
+        lane = await self._starter.lane(self._new_name("lane"))
+        self._card = self._card or await lane.handle.card.remote()
+        self._failure = None
+        self._lanes[lane.name] = lane
         self._publish()
 
-    async def _start_drafter(self, lane: Member, resources: dict[str, float]) -> _Drafting:
-        address = DrafterAddress(address=_address_for(lane), key=secrets.token_bytes(32))
-        name = f"drafter-of-{lane.name}"
-        arguments = (self._config, name, address)
-        timeout_s = self._config.placement.start_timeout_s
-        member = await launch(DrafterPart, name, lane.group, 1, resources, arguments, timeout_s)
-        # Where it listens on another node, the port is known only now.
-        where = await member.handle.status.remote()
-        return _Drafting(member, DrafterAddress(address=where, key=address.key))
-
     async def _start_encoder(self) -> None:
-        placement, name = self._config.placement, self._new_name("encoder")
-        resources = bundle(placement.encoder_cpus, placement.encoder_gpus)
-        group = await reserve(name, [resources], placement.start_timeout_s)
-        arguments = (self._config, name)
-        try:
-            member = await launch(EncoderPart, name, group, 0, resources, arguments, placement.start_timeout_s)
-        except BaseException:
-            ray.util.remove_placement_group(group)
-            raise
-        self._encoders[name] = member
+        encoder = await self._starter.encoder(self._new_name("encoder"))
+        self._encoders[encoder.name] = encoder
         self._publish()
 
     async def _check_lane(self, lane_id: str) -> None:
         """A lane that is dead, or silent for too long, is out of the roster and its place is free."""
         member = self._lanes[lane_id]
-        lives, reason = await is_alive(member, self._config.placement.health_timeout_s)
-        if not lives and self._lanes.get(lane_id) is member:
-            log.warning("%s is replaced: %s", lane_id, reason)
-            self._end_lane(lane_id)
-            self._publish()
+        look = await look_at_gang(member, member.ranks, self._config.placement.health_timeout_s)
+        if self._lanes.get(lane_id) is not member:
+            return
+        if look.lives:
+            await self._check_drafter(member)
+            return
+        log.warning("%s is replaced: %s", lane_id, look.loss)
+        self._end(lane_id)
+        self._publish()
 
     async def _check_encoder(self, encoder_id: str) -> None:
         member = self._encoders[encoder_id]
-        lives, complaint = await is_alive(member, self._config.placement.health_timeout_s)
-        if lives:
-            self._complain("store", complaint)
+        look = await look_at(member, self._config.placement.health_timeout_s)
+        if look.lives:
+            self._complain("store", look.answer.complaint)
         elif self._encoders.get(encoder_id) is member:
-            log.warning("%s is replaced: %s", encoder_id, complaint)
-            self._encoders.pop(encoder_id).remove()
+            log.warning("%s is replaced: %s", encoder_id, look.loss)
+            self._end(encoder_id)
             self._publish()
 
-    async def _check_drafter(self, lane_id: str) -> None:
+    async def _check_drafter(self, lane: LaneMember) -> None:
         """A drafter that is lost is started again in its place; its lane decodes plainly until then."""
-        drafting, placement = self._drafters[lane_id], self._config.placement
-        lives, reason = await is_alive(drafting.member, placement.health_timeout_s)
-        if lives or self._drafters.get(lane_id) is not drafting:
-            self._complain(f"drafter of {lane_id}", "")
+        drafting, about = lane.drafting, f"drafter of {lane.name}"
+        if drafting is None:
             return
-        log.warning("the drafter of %s is replaced: %s", lane_id, reason)
-        self._complain(f"drafter of {lane_id}", f"{lane_id} decodes without drafts until its drafter is back")
-        if not self._starting[f"drafter of {lane_id}"]:
+        look = await look_at(drafting.member, self._config.placement.health_timeout_s)
+        if look.lives or self._lanes.get(lane.name) is not lane:
+            self._complain(about, "")
+            return
+        log.warning("the %s is replaced: %s", about, look.loss)
+        self._complain(about, f"{lane.name} decodes without drafts until its drafter is back")
+        if not self._starting[about]:
             drafting.member.kill()
-            self._begin(f"drafter of {lane_id}", partial(self._restart_drafter, drafting))
+            self._begin(about, lambda: self._starter.drafter_again(drafting))
 
-    async def _restart_drafter(self, drafting: _Drafting) -> None:
-        placement, lost = self._config.placement, drafting.member
-        resources = bundle(placement.drafter_cpus, placement.drafter_gpus)
-        arguments = (self._config, lost.name, drafting.address)
-        timeout_s = placement.start_timeout_s
-        drafting.member = await launch(DrafterPart, lost.name, lost.group, 1, resources, arguments, timeout_s)
-
-    def _end_lane(self, lane_id: str) -> None:
-        drafting = self._drafters.pop(lane_id, None)
-        if drafting is not None:
-            drafting.member.kill()
-        self._lanes.pop(lane_id).remove()
-        self._complaints.pop(f"drafter of {lane_id}", None)
+    def _end(self, name: str) -> None:
+        """The part has ended, and nothing is said of it any more."""
+        member = self._lanes.pop(name, None) or self._encoders.pop(name, None)
+        if member is not None:
+            member.remove()
+        self._complaints.pop(f"drafter of {name}", None)
 
     def _new_name(self, kind: str) -> str:
         self._num_started += 1
@@ -248,41 +288,18 @@ class Fleet:
             self._publish()
 
     def _publish(self) -> None:
-        wanted = self._config.placement.num_lanes
-        missing = [f"{len(self._lanes)} of {wanted} lanes are up"] if self._card and len(self._lanes) < wanted else []
+        least, present = self._lane_scaling.least, len(self._lanes)
+        missing = [f"{present} of {least} lanes are up"] if self._card and present < least else []
         self._roster = Roster(
             version=self._roster.version + 1,
             card=self._card,
             lanes=tuple((member.name, member.handle) for member in self._lanes.values()),
-            encoders=tuple((member.name, member.handle) for member in self._encoders.values()),
+            encoders=tuple((member.name, member.handle) for member in self._staying(self._encoders)),
+            draining=frozenset(self._retiring),
+            starts_on_demand=not (self._lane_scaling.least and self._encoder_scaling.least),
+            scales=self.scales,
             degraded=(*missing, *filter(None, self._complaints.values())),
+            failure=self._failure,
         )
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-async def _drained(lane: Member) -> None:
-    """The lane takes no new requests, and has finished those that it had."""
-    with suppress(FlashSDError), errors_of(lane.name):
-        await lane.handle.drain.remote()
-        while True:
-            status: LaneStatus = await lane.handle.status.remote()
-            if status.num_running + status.num_waiting == 0:
-                return
-            await asyncio.sleep(DRAIN_LOOK_S)
-
-
-def _address_for(lane: Member) -> str:
-    """A socket file where lane and drafter share a node, else a port of the drafter's node."""
-    lane_node, drafter_node = nodes_of(lane.group)
-    if lane_node == drafter_node:
-        return f"unix:{Path(tempfile.gettempdir()) / f'flashsd-{secrets.token_hex(8)}.sock'}"
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    host = next(node["NodeManagerAddress"] for node in nodes if node["NodeID"] == drafter_node)
-    return f"tcp:{host}:0"
-
-
-def cpus_needed(placement: PlacementConfig) -> float:
-    """CPUs that the whole fleet reserves."""
-    lane = placement.lane_cpus + (placement.drafter_cpus if placement.kind == "dedicated" else 0.0)
-    return placement.num_lanes * lane + placement.num_encoders * placement.encoder_cpus

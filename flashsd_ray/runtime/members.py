@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,17 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from flashsd_ray.errors import UnavailableError
+from flashsd_ray import errors
+from flashsd_ray.config import amounts
+from flashsd_ray.errors import FlashSDError, UnavailableError
 from flashsd_ray.runtime.clients import errors_of
+from flashsd_ray.runtime.parts import HEALTH
 
 Bundle = dict[str, float]  # resources that one actor reserves
+
+ORDERS = 1000  # calls of an actor at the same time: a coroutine for each open feed and order
+LOOKS = 100  # and as many questions how it is, whatever else is open
+_RAISED = re.compile(r"flashsd_ray\.errors\.(\w+): (.+)")
 
 
 @dataclass(slots=True, eq=False)
@@ -34,19 +42,19 @@ class Member:
         remove_placement_group(self.group)
 
 
-def bundle(cpus: float, gpus: float) -> Bundle:
+def bundle(cpus: float, gpus: float, custom: tuple[str, ...] = ()) -> Bundle:
     """The resources of one actor; one that is said to need nothing gets a sliver, since a bundle must hold something."""
-    wanted = {"CPU": cpus, "GPU": gpus}
+    wanted = {"CPU": cpus, "GPU": gpus, **amounts(custom, "resources")}
     return {key: value for key, value in wanted.items() if value > 0} or {"CPU": 0.01}
 
 
-async def reserve(name: str, bundles: list[Bundle], timeout_s: float) -> PlacementGroup:
-    """Room for actors that belong together, on one node where that is possible.
+async def reserve(name: str, bundles: list[Bundle], timeout_s: float, strategy: str = "PACK") -> PlacementGroup:
+    """Room for actors that belong together; a cluster that scales adds nodes for it.
 
     Raises:
         UnavailableError: the cluster had no room in time; nothing is reserved.
     """
-    group: PlacementGroup = placement_group(bundles, strategy="PACK", name=f"flashsd-{name}")
+    group: PlacementGroup = placement_group(bundles, strategy=strategy, name=f"flashsd-{name}")
     try:
         await asyncio.wait_for(group.ready(), timeout_s)
     except asyncio.TimeoutError:
@@ -54,6 +62,9 @@ async def reserve(name: str, bundles: list[Bundle], timeout_s: float) -> Placeme
         raise UnavailableError(
             f"{name}: the cluster had no room for {bundles} within placement.start_timeout_s"
         ) from None
+    except BaseException:
+        remove_placement_group(group)
+        raise
     return group
 
 
@@ -76,15 +87,18 @@ async def launch(
 
     Raises:
         UnavailableError: it could not be made, or did not answer in time; the message says why.
+        FlashSDError: its constructor raised it.
     """
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-    options = {
-        "num_cpus": resources.get("CPU", 0),
-        "num_gpus": resources.get("GPU", 0),
-        "scheduling_strategy": strategy,
-        "max_concurrency": 1000,  # a coroutine for each open feed and order
-    }
-    handle: Any = ray.remote(part).options(**options).remote(*arguments)
+    custom = {key: amount for key, amount in resources.items() if key not in ("CPU", "GPU")}
+    remote: Any = ray.remote
+    make = remote(concurrency_groups={HEALTH: LOOKS})(part).options(
+        num_cpus=resources.get("CPU", 0),
+        num_gpus=resources.get("GPU", 0),
+        resources=custom,
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        max_concurrency=ORDERS,
+    )
+    handle: Any = make.remote(*arguments)
     member = Member(name, handle, group)
     try:
         with errors_of(name):
@@ -92,19 +106,42 @@ async def launch(
     except asyncio.TimeoutError:
         member.kill()
         raise UnavailableError(f"{name} did not start within placement.start_timeout_s") from None
-    except UnavailableError:
+    except UnavailableError as error:
         member.kill()
-        raise
+        raise raised_in(str(error.__cause__)) or error from error
     return member
 
 
-async def is_alive(member: Member, timeout_s: float) -> tuple[bool, str]:
-    """Whether the actor answers in time; what it complains of, or why it counts as lost."""
+def raised_in(text: str) -> FlashSDError | None:
+    """The error of ours that a text of Ray ends with: what a constructor raises is passed on as text only."""
+    found = _RAISED.findall(text)
+    if not found:
+        return None
+    name, message = found[-1]
+    kind: Any = getattr(errors, name, None)
+    is_ours = isinstance(kind, type) and issubclass(kind, FlashSDError)
+    return kind(message) if is_ours else None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What came of asking an actor how it is."""
+
+    answer: Any = None  # what its ``status`` returned
+    loss: str = ""  # why it counts as lost; empty when it answered
+
+    @property
+    def lives(self) -> bool:
+        """Whether it answered."""
+        return not self.loss
+
+
+async def look_at(member: Member, timeout_s: float) -> Look:
+    """How the actor is, or why it counts as lost."""
     try:
         with errors_of(member.name):
-            answer = await asyncio.wait_for(member.handle.status.remote(), timeout_s)
+            return Look(await asyncio.wait_for(member.handle.status.remote(), timeout_s))
     except asyncio.TimeoutError:
-        return False, f"no answer within placement.health_timeout_s ({timeout_s:g} s)"
+        return Look(loss=f"no answer within placement.health_timeout_s ({timeout_s:g} s)")
     except UnavailableError as error:
-        return False, str(error)
-    return True, answer if isinstance(answer, str) else ""
+        return Look(loss=str(error))

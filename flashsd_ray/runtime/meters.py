@@ -5,14 +5,14 @@ Names and labels are those of the HTTP edge's page; Ray puts ``ray_`` before eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from flashsd_ray.engine.meters import LaneMeters
-from flashsd_ray.telemetry.families import encoder_families, lane_families, service_families
+from flashsd_ray.telemetry.families import encoder_families, lane_families, scale_families, service_families
 from flashsd_ray.telemetry.metrics import EdgeMeters
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
     from flashsd_ray.actors.encoder_host import EncoderStatus
-    from flashsd_ray.actors.service import LaneStatus, ServiceStatus
+    from flashsd_ray.actors.service import LaneStatus, RoleScale, ServiceStatus
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -49,6 +49,10 @@ class RayMeters:
     def export_service(self, status: ServiceStatus) -> None:
         """Ray has how the service stands."""
         self.export(service_families(status))
+
+    def export_scales(self, scales: Sequence[RoleScale]) -> None:
+        """Ray has how many parts of each kind there are and should be."""
+        self.export(scale_families(scales))
 
     def export(self, families: Iterable[Metric]) -> None:
         """Ray has these totals: it is given what was added since the last time."""

@@ -5,23 +5,34 @@ Models are imported where they are loaded: whoever only starts these actors need
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import ray
+
 from flashsd_ray.config import Config
+from flashsd_ray.runtime.liveness import LoopWatch
 from flashsd_ray.runtime.meters import RayMeters
 from flashsd_ray.telemetry.families import store_families
 from flashsd_ray.telemetry.logs import log_as
 from flashsd_ray.telemetry.traces import start
 
 if TYPE_CHECKING:
-    from flashsd_ray.actors.lane_host import Feed
+    from flashsd_ray.actors.encoder_host import EncoderStatus
     from flashsd_ray.actors.service import LaneStatus, ModelCard
+    from flashsd_ray.actors.subscription import Feed
     from flashsd_ray.engine.local import Engine
     from flashsd_ray.engine.meters import LaneMeters
+    from flashsd_ray.models.pretrained import PretrainedTarget
+    from flashsd_ray.runtime.gang import Gang
     from flashsd_ray.runtime.parcels import Parcel
     from flashsd_ray.types import CaptionRequest, Conversation
+
+METERS_S = 1.0  # longest wait for a lane's totals
+HEALTH = "health"  # the group of methods that answer however many requests are open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +43,39 @@ class DrafterAddress:
     key: bytes = field(repr=False)  # both ends prove that they have it
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderReport:
+    """What an encoder says when it is asked how it is."""
+
+    status: EncoderStatus
+    complaint: str = ""  # of the store behind it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterReport:
+    """What a dedicated drafter says when it is asked how it is."""
+
+    address: str
+    busy_s: float  # time spent on orders so far
+
+
 class LanePart:
     """A target, its drafter or the way to it, and their scheduler; one lane."""
 
-    def __init__(self, config: Config, lane_id: str, drafter: DrafterAddress | None = None) -> None:
+    def __init__(
+        self, config: Config, lane_id: str, drafter: DrafterAddress | None = None, gang: Gang | None = None
+    ) -> None:
         """Raises CheckpointError when the target or the drafter cannot be loaded."""
         from flashsd_ray.actors.local_service import card_of, host_of
         from flashsd_ray.engine.local import Engine
 
         log_as(config.telemetry, lane_id)
-        engine = Engine.local(config) if drafter is None else _engine_with(config, drafter)
+        target = _target_of(config, gang)
+        engine = Engine.around(target, config) if drafter is None else _engine_with(target, config, drafter)
         self._card = card_of(engine)
         self._traces = start(config.telemetry, lane_id)
         self._exported = RayMeters()
+        self._watch = LoopWatch()
         self._host = host_of(engine, lane_id, self._traces)
 
     async def card(self) -> ModelCard:
@@ -53,8 +84,13 @@ class LanePart:
 
     async def feed(self, subscriber: str) -> AsyncGenerator[Feed, None]:
         """How the lane stands, then what its rounds give the subscriber's requests."""
+        self._watch.here()
         async for feed in self._host.feed(subscriber):
             yield feed
+
+    async def reserve(self, subscriber: str, request_id: str, company: int) -> None:
+        """The request, under which a lane was lost, has a place that is its own."""
+        await self._host.reserve(subscriber, request_id, company)
 
     async def submit(self, subscriber: str, request: CaptionRequest, parcel: Parcel, encode_s: float) -> None:
         """The request waits for a place; see LaneHost.submit for what it raises."""
@@ -64,10 +100,20 @@ class LanePart:
         """The request has ended and its rows are free."""
         await self._host.cancel(request_id)
 
-    async def status(self) -> LaneStatus:
-        """How busy the lane is; an answer proves that its thread still turns."""
-        status = await self._host.status()
-        self._exported.export_lane(self._host.lane_id, await self._host.meters(), status)
+    @ray.method(concurrency_group=HEALTH)
+    async def status(self, subscriber: str = "") -> LaneStatus:
+        """How busy the lane is; an answer proves that its loop turns, and that its thread does or is in a round.
+
+        The subscriber, an edge, is known to be there.
+
+        Raises:
+            UnavailableError: the lane is closed, or its thread will not come back from its round.
+        """
+        await self._watch.turned()
+        status = await self._host.status(subscriber)
+        with suppress(asyncio.TimeoutError):  # in a long round there is nothing new to count
+            meters = await asyncio.wait_for(self._host.meters(), METERS_S)
+            self._exported.export_lane(self._host.lane_id, meters, status)
         return status
 
     async def meters(self) -> LaneMeters:
@@ -84,15 +130,24 @@ class LanePart:
         self._traces.close()
 
 
-def _engine_with(config: Config, drafter: DrafterAddress) -> Engine:
+def _target_of(config: Config, gang: Gang | None) -> PretrainedTarget:
+    """The target, which this process holds alone or leads."""
+    if gang is None:
+        from flashsd_ray.models.loading import load_configured
+
+        return load_configured(config.model)
+    from flashsd_ray.actors.tensor_parallel import lead_ranks
+
+    return lead_ranks(config.model, gang.ranks, gang.host)
+
+
+def _engine_with(target: PretrainedTarget, config: Config, drafter: DrafterAddress) -> Engine:
     """An engine whose drafter is in another process."""
     from flashsd_ray.actors.drafter_front import DrafterFront
     from flashsd_ray.actors.remote_drafter import RemoteDrafter
     from flashsd_ray.engine.local import Engine, view_of
     from flashsd_ray.models.drafters import resolve
-    from flashsd_ray.models.pretrained import load_configured
 
-    target = load_configured(config.model)
     view = view_of(target)
     front = DrafterFront.load(config, view)
     remote = RemoteDrafter.at(drafter.address, drafter.key, front, config.placement)
@@ -113,12 +168,14 @@ class DrafterPart:
         from flashsd_ray.actors.drafter_host import DrafterHost
 
         log_as(config.telemetry, drafter_id)
-        self._listener = DrafterHost.load(config).listen(drafter.address, drafter.key)
+        self._host = DrafterHost.load(config)
+        self._listener = self._host.listen(drafter.address, drafter.key)
         self._listener.start()
 
-    async def status(self) -> str:
-        """Where the drafter listens; an answer proves that the process is there."""
-        return self._listener.address
+    @ray.method(concurrency_group=HEALTH)
+    async def status(self) -> DrafterReport:
+        """Where the drafter listens, and how busy it is; an answer proves that the process is there."""
+        return DrafterReport(address=self._listener.address, busy_s=self._host.busy_s)
 
 
 class EncoderPart:
@@ -129,12 +186,12 @@ class EncoderPart:
         from flashsd_ray.actors.encoder_host import EncoderHost
         from flashsd_ray.actors.in_process import LocalEncoding
         from flashsd_ray.models.encoder import LocalEncoder
-        from flashsd_ray.models.pretrained import load_configured
+        from flashsd_ray.models.loading import load_undecoding
         from flashsd_ray.stores.latents import LatentCache
         from flashsd_ray.stores.store import open_store
 
         log_as(config.telemetry, encoder_id)
-        target = load_configured(config.model)
+        target = load_undecoding(config.model)
         self.encoder_id = encoder_id
         self._traces = start(config.telemetry, encoder_id)
         self._exported = RayMeters()
@@ -142,16 +199,26 @@ class EncoderPart:
         cache = LatentCache(config.stores, self._store)
         self._host = EncoderHost(LocalEncoder(target, cache, config.encoding), config.encoding)
         self._encoding = LocalEncoding(self._host, traces=self._traces)
+        self._watch = LoopWatch()
 
-    async def encode(self, conversation: Conversation, trace: str = "") -> tuple[float, Parcel]:
+    async def reserve(self, ticket: str) -> None:
+        """The next turn belongs to the conversation that comes with this ticket."""
+        self._watch.here()
+        await self._encoding.reserve(ticket)
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> tuple[float, Parcel]:
         """Seconds it took, waiting included, and the encoded prompt: two results, so that only lanes fetch the second."""
         from flashsd_ray.runtime.parcels import Parcel
 
-        encoded = await self._encoding.encode(conversation, trace)
+        self._watch.here()
+        encoded = await self._encoding.encode(conversation, trace, ticket)
         return encoded.encode_s, Parcel.of(encoded.prompt)
 
-    async def status(self) -> str:
-        """What is wrong with the store behind the encoder; empty when nothing is."""
-        self._exported.export_encoder(self.encoder_id, self._host.status())
+    @ray.method(concurrency_group=HEALTH)
+    async def status(self) -> EncoderReport:
+        """How busy the encoder is, and what is wrong with the store behind it; an answer proves that its loop turns."""
+        await self._watch.turned()
+        status = self._host.status()
+        self._exported.export_encoder(self.encoder_id, status)
         self._exported.export(store_families({self.encoder_id: self._store}))
-        return self._store.health()
+        return EncoderReport(status=status, complaint=self._store.health())

@@ -20,14 +20,22 @@ class LaneLoad:
     lane_id: str
     num_open: int  # requests waiting and running
     is_draining: bool = False
+    has_suspects: bool = False  # requests that lost another lane, beside whom nobody else is decoded
 
 
-def choose_lane(lanes: Sequence[LaneLoad], prefix_key: str) -> str | None:
+def choose_lane(
+    lanes: Sequence[LaneLoad],
+    prefix_key: str,
+    *,
+    is_alone: bool = False,  # the request will be decoded with nobody beside it
+) -> str | None:
     """The lane for a request whose prompt begins with what the key stands for; None when no lane takes requests.
 
     An empty key says that there is nothing to share.
     """
     taking = [lane for lane in lanes if not lane.is_draining]
+    # Who is decoded alone holds a lane up: better one that is held up already.
+    taking = [lane for lane in taking if lane.has_suspects == is_alone] or taking
     if not taking:
         return None
     idlest = min(taking, key=lambda lane: (lane.num_open, lane.lane_id))

@@ -16,7 +16,7 @@ from flashsd_ray.engine.meters import BATCH_BOUNDS, LaneMeters
 
 if TYPE_CHECKING:
     from flashsd_ray.actors.encoder_host import EncoderStatus
-    from flashsd_ray.actors.service import LaneStatus, ServiceStatus
+    from flashsd_ray.actors.service import LaneStatus, RoleScale, ServiceStatus
     from flashsd_ray.stores.store import Store
 
 Samples = Sequence[tuple[tuple[str, ...], float]]  # values of the labels, and of the metric
@@ -46,6 +46,12 @@ _ENCODER_STATES: dict[str, tuple[str, Callable[[EncoderStatus], float]]] = {
     "waiting_requests": ("Requests whose turn has not begun.", lambda one: one.num_waiting),
     "waiting_frames": ("Frames of those requests.", lambda one: one.num_waiting_frames),
     "running_requests": ("Requests in the turn that is being encoded.", lambda one: one.num_running),
+}
+_SCALE_STATES: dict[str, tuple[str, Callable[[RoleScale], float]]] = {
+    "desired": ("Parts of a kind that there should be.", lambda one: one.desired),
+    "actual": ("Parts of a kind that take requests.", lambda one: one.actual),
+    "starting": ("Parts of a kind that are being started.", lambda one: one.starting),
+    "draining": ("Parts of a kind that finish what they have and go.", lambda one: one.draining),
 }
 
 
@@ -95,6 +101,20 @@ def service_families(status: ServiceStatus) -> Iterator[Metric]:
     """Whether requests are answered, and with everything that belongs to it."""
     yield gauge("ready", "1 while requests are answered.", (), [((), status.is_ready)])
     yield gauge("degraded", "Things that are lost while requests are still answered.", (), [((), len(status.degraded))])
+
+
+def scale_families(scales: Sequence[RoleScale]) -> Iterator[Metric]:
+    """How many parts of each kind there are and should be, and how that came about, labelled ``role``."""
+    for name, (text, state) in _SCALE_STATES.items():
+        yield gauge(f"replicas_{name}", text, ("role",), [((one.role,), state(one)) for one in scales])
+    decisions = [
+        ((one.role, direction), float(count))
+        for one in scales
+        for direction, count in (("up", one.ups), ("down", one.downs))
+    ]
+    yield counter("scale_decisions", "Decisions for more or fewer.", ("role", "direction"), decisions)
+    text = "1 for the signal that the last decision went by."
+    yield gauge("scale_reason", text, ("role", "reason"), [((one.role, one.reason), 1) for one in scales if one.reason])
 
 
 def counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> Metric:

@@ -11,7 +11,13 @@ from prometheus_client.registry import Collector
 
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import FlashSDError
-from flashsd_ray.telemetry.families import encoder_families, lane_families, service_families, store_families
+from flashsd_ray.telemetry.families import (
+    encoder_families,
+    lane_families,
+    scale_families,
+    service_families,
+    store_families,
+)
 from flashsd_ray.telemetry.tally import Tally
 
 if TYPE_CHECKING:
@@ -131,7 +137,7 @@ def render(
 ) -> str:
     """Everything in Prometheus' text format."""
     families = [*lane_families(lanes, status.lanes if status else ())]
-    families += service_families(status) if status else ()
+    families += [*service_families(status), *scale_families(status.scales)] if status else ()
     families += encoder_families(encoders or {})
     families += store_families(stores or {})
     return generate_latest(_Page(registry, families)).decode()

@@ -15,7 +15,8 @@ import ray
 from flashsd_ray.config import Config, PlacementConfig
 from flashsd_ray.engine.answers import Caption, Chunk, joined
 from flashsd_ray.engine.local import Engine
-from flashsd_ray.runtime.fleet import Fleet, Roster
+from flashsd_ray.runtime.fleet import Fleet
+from flashsd_ray.runtime.roster import Roster
 from flashsd_ray.runtime.service import FleetService
 from flashsd_ray.types import CaptionRequest, SamplingParams
 from tests.contract.service_contract import CONFIG, ServiceContract, answer, expected_of, requests_about

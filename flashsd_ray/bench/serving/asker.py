@@ -26,12 +26,16 @@ class Asker(Protocol):
         ...
 
 
-def asker_of(edge: Edge, address: str) -> Asker:
+def asker_of(
+    edge: Edge,
+    address: str,
+    authority: str = "",  # PEM file that the server's certificate is checked against; empty: the system's, or no TLS
+) -> Asker:
     """A client of the edge at this address: a URL that ends in /v1, or host:port."""
     if edge == "http":
         from flashsd_ray.bench.serving.http_asker import HttpAsker
 
-        return HttpAsker(address)
+        return HttpAsker(address, authority)
     from flashsd_ray.bench.serving.grpc_asker import GrpcAsker
 
-    return GrpcAsker(address)
+    return GrpcAsker(address, authority)

@@ -59,6 +59,22 @@ def add_measurements(measurements: Any) -> None:
     cancel.add_argument("--trials", type=int, metavar="N", help="through each edge (default: 20)")
     _add_placements(cancel)
 
+    scaling = _added(measurements, "autoscaling", "autoscaling", "lanes and nodes that follow a load up and down")
+    scaling.add_argument("--lanes", type=int, metavar="N", help="most lanes (default: 3)")
+    scaling.add_argument("--idle", type=float, metavar="SECONDS", default=6.0, help="after which an empty node goes")
+    scaling.add_argument("--patience", type=float, metavar="SECONDS", default=300.0, help="for each phase")
+    _add_figure(scaling)
+
+    apart = _added(
+        measurements,
+        "two-nodes",
+        "two_nodes",
+        "answers of a cluster of two nodes, TLS between them, part by part",
+        "float32",
+    )
+    apart.add_argument("--clips", type=int, metavar="N", help="each asked greedily and sampled (default: 8)")
+    apart.add_argument("--placements", nargs="+", choices=PLACEMENTS[1:], default=list(PLACEMENTS[1:]))
+
 
 def _added(
     measurements: Any,

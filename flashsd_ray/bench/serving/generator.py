@@ -67,7 +67,7 @@ def _result(load: Load, pipe: Connection) -> list[Outcome] | FlashSDError:
 
 
 async def _outcomes(load: Load, pipe: Connection) -> list[Outcome]:
-    asker = asker_of(load.edge, load.address)
+    asker = asker_of(load.edge, load.address, load.authority)
     try:
         await asker.open()
         return await carry_out(load, asker, on_end=lambda: pipe.send(ONE_MORE))

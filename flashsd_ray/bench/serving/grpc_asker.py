@@ -16,8 +16,9 @@ class GrpcAsker:
     def __init__(
         self,
         address: str,  # host:port
+        authority: str = "",  # PEM file that the server's certificate is checked against; empty: no TLS
     ) -> None:
-        self._client = AsyncClient(address, retries=Retries(attempts=1))
+        self._client = AsyncClient(address, tls=bool(authority), ca=authority or None, retries=Retries(attempts=1))
 
     async def open(self) -> None:
         """The server answers, and its limits are known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,10 @@ class HttpAsker:
     def __init__(
         self,
         url: str,  # ends in /v1
+        authority: str = "",  # PEM file that the server's certificate is checked against; empty: the system's
     ) -> None:
         self._url = url
+        self._tls = ssl.create_default_context(cafile=authority) if authority else True
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -35,7 +38,7 @@ class HttpAsker:
             UnavailableError: it does not.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._tls), timeout=timeout)
         try:
             async with self._session.get(f"{self._url}/models") as response:
                 response.raise_for_status()
@@ -134,9 +137,15 @@ class _Answer:
 
     def refused(self, code: str, detail: str) -> Outcome:
         """The outcome of a request that has no answer."""
-        pieces_s = tuple(self.pieces_s)
         return Outcome(
-            name=self.name, start_s=self.start_s, end_s=self.now(), code=code, detail=detail, pieces_s=pieces_s
+            name=self.name,
+            start_s=self.start_s,
+            end_s=self.now(),
+            code=code,
+            detail=detail,
+            pieces_s=tuple(self.pieces_s),
+            text="".join(self.texts),  # that the client has although there is no answer
+            token_ids=tuple(self.token_ids),
         )
 
     def outcome(self) -> Outcome:

@@ -18,6 +18,7 @@ class Load:
     edge: Edge
     address: str
     asks: tuple[Ask, ...]
+    authority: str = ""  # PEM file that the server's certificate is checked against
     concurrency: int = 0  # closed loop: so many requests are open at any time; 0: open loop
     arrivals_s: tuple[float, ...] = ()  # open loop: when each request is sent
 

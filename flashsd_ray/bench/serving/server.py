@@ -38,13 +38,17 @@ class Server:
 
 
 @contextmanager
-def server(config: Config) -> Iterator[Server]:
+def server(
+    config: Config,
+    *,
+    address: str | None = None,  # of a Ray cluster; None: whatever the placement asks for is started
+) -> Iterator[Server]:
     """A server with this configuration answers; after the block all its processes have ended.
 
     Raises:
         FlashSDError: it did not come up; the message says why.
     """
-    with process(_serve, config, grace_s=GRACE_S) as (pipe, pid):
+    with process(_serve, config, address, grace_s=GRACE_S) as (pipe, pid):
         try:
             answer: Running | FlashSDError = pipe.recv()
         except EOFError:
@@ -54,10 +58,10 @@ def server(config: Config) -> Iterator[Server]:
         yield Server(http_url=answer.http_url, grpc_address=answer.grpc_address, pid=pid)
 
 
-def _serve(pipe: Connection, config: Config) -> None:
+def _serve(pipe: Connection, config: Config, address: str | None) -> None:
     try:
         # Whoever closes the other end wants the server no more.
-        with _running(config) as where, suppress(EOFError, ConnectionError):
+        with _running(config, address) as where, suppress(EOFError, ConnectionError):
             pipe.send(where)
             pipe.recv()
     except FlashSDError as error:
@@ -66,7 +70,7 @@ def _serve(pipe: Connection, config: Config) -> None:
 
 
 @contextmanager
-def _running(config: Config) -> Iterator[Running]:
+def _running(config: Config, address: str | None) -> Iterator[Running]:
     if config.placement.kind == "local":
         from flashsd_ray.serving.local import running as running_here
 
@@ -75,5 +79,5 @@ def _running(config: Config) -> Iterator[Running]:
         return
     from flashsd_ray.serving.application.run import running as running_on_ray
 
-    with running_on_ray(config) as where:
+    with running_on_ray(config, address=address) as where:
         yield where

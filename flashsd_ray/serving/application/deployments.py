@@ -13,9 +13,12 @@ from ray import serve
 
 from flashsd_ray.actors.metered_service import MeteredService
 from flashsd_ray.config import Config
-from flashsd_ray.runtime.fleet import Fleet, Roster
+from flashsd_ray.runtime.fleet import Fleet
 from flashsd_ray.runtime.meters import RayMeters
+from flashsd_ray.runtime.roster import Roster
 from flashsd_ray.runtime.service import FleetService
+from flashsd_ray.runtime.starting import Kinds
+from flashsd_ray.serving.application.autoscaling import OPEN_REQUESTS
 from flashsd_ray.serving.grpc.edge import GrpcEdge, open_grpc_edge
 from flashsd_ray.serving.http.app import build_app
 from flashsd_ray.serving.http.server import HttpEdge as HttpServer
@@ -31,14 +34,25 @@ ENDING_S = 5.0  # of serving.drain_timeout_s, after which Serve kills: for what 
 class FleetDeployment:
     """Holds the fleet; Serve sees to it that there is exactly one."""
 
+    kinds = Kinds()
+
     def __init__(self, config: Config) -> None:
         log_as(config.telemetry, "fleet")
-        self._fleet = Fleet(config)
+        self._fleet = Fleet(config, self.kinds)
+        self._exported = RayMeters()
         self._drain_s = max(0.0, config.serving.drain_timeout_s - ENDING_S)
 
     async def roster(self, known_version: int = -1) -> Roster:
         """The roster as soon as it is newer than the known one, or after a while as it is."""
         return await self._fleet.roster(known_version)
+
+    async def report(self, edge: str, num_open: int) -> None:
+        """An edge has so many open requests."""
+        await self._fleet.report(edge, num_open)
+
+    async def check_health(self) -> None:
+        """Serve asks every few seconds; Ray's metrics are brought up to date on the occasion."""
+        self._exported.export_scales(self._fleet.scales)
 
     async def replace(self, name: str) -> None:
         """A lane or an encoder that could not be reached is looked after."""
@@ -65,13 +79,19 @@ class _Edge:
         log_as(config.telemetry, name)
         self._traces = start(config.telemetry, name)
         self._meters, self._exported = EdgeMeters(), RayMeters()
-        self._service = await FleetService.connect(fleet, timeout_s=config.placement.start_timeout_s)
+        self._service = await FleetService.connect(
+            fleet, timeout_s=config.placement.start_timeout_s, placement=config.placement
+        )
         return MeteredService(self._service, self._meters, name, traces=self._traces)
 
     async def check_health(self) -> None:
         """Serve asks every few seconds; Ray's metrics are brought up to date on the occasion."""
         self._exported.export_edges(self._meters)
         self._exported.export_service(await self._service.status())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What this edge carries, for Serve's autoscaling."""
+        return {OPEN_REQUESTS: float(self._service.num_open)}
 
     async def _disconnect(self) -> None:
         await self._service.close()

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import ray
 from ray import serve
+from ray.serve import Application
 from ray.serve.config import HTTPOptions
 
 from flashsd_ray.config import Config, ServingConfig
 from flashsd_ray.errors import ConfigError, UnavailableError
-from flashsd_ray.runtime.fleet import cpus_needed
+from flashsd_ray.runtime.starting import cpus_needed
 from flashsd_ray.serving.application.build import build
 from flashsd_ray.serving.running import Running
 
@@ -29,6 +30,7 @@ def running(
     *,
     address: str | None = None,  # of a Ray cluster; None: a Ray of our own
     says: Callable[[str], None] = lambda text: None,  # told what is being waited for
+    application: Callable[[Config], Application] = build,
 ) -> Iterator[Running]:
     """Inside the block requests are answered; after it everything that was started here has ended.
 
@@ -36,13 +38,14 @@ def running(
         ConfigError: the ports are taken, or no cluster answers at the address.
         UnavailableError: the application did not come up; the message says why.
     """
-    if address is None:  # on a cluster the port may be held by a Serve that is there already, which is what we want
+    # On a cluster the port may be held by a Serve that is there already, which is what we want.
+    if address is None or not config.serving.http_port:
         config = replace(config, serving=_with_ports(config.serving))
     says("starting Ray" if address is None else f"joining the cluster at {address}")
     _connect(config, address)
     try:
         says("loading the model")
-        yield _deploy(config)
+        yield _deploy(config, application)
     finally:
         # A Ray of our own ends with this process, Serve's controller included.
         serve.delete(NAME)
@@ -59,7 +62,7 @@ def _connect(config: Config, address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
     try:
         if address is None:
-            cpus = max(os.cpu_count() or 1, math.ceil(cpus_needed(config.placement)))
+            cpus = max(os.cpu_count() or 1, math.ceil(cpus_needed(config)))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
@@ -67,7 +70,7 @@ def _connect(config: Config, address: str | None) -> None:
         raise ConfigError(f"Ray cannot be reached or started: {error}") from error
 
 
-def _deploy(config: Config) -> Running:
+def _deploy(config: Config, application: Callable[[Config], Application]) -> Running:
     serving = config.serving
     is_local = serving.host in ("127.0.0.1", "localhost", "::1")
     # With client certificates the edge has a port of its own, and there is no proxy.
@@ -83,7 +86,7 @@ def _deploy(config: Config) -> Running:
         logging_config={"log_level": config.telemetry.log_level.upper(), "enable_access_log": False},
     )
     try:
-        serve.run(build(config), name=NAME, route_prefix="/")
+        serve.run(application(config), name=NAME, route_prefix="/")
         port = serve.get_deployment_handle("GrpcEdge", NAME).port.remote().result(timeout_s=30)
     except (RuntimeError, TimeoutError) as error:
         raise UnavailableError(f"the application did not come up: {_reason(error)}") from error
@@ -102,12 +105,17 @@ def _reason(error: Exception) -> str:
 def _with_ports(serving: ServingConfig) -> ServingConfig:
     """The same with a free port where any will do; Serve would report a taken one only in a log."""
     if serving.http_port:
-        _free_port(serving.host, serving.http_port, "serving.http_port")
+        free_port(serving.host, serving.http_port, "serving.http_port")
         return serving
-    return replace(serving, http_port=_free_port(serving.host, 0, "serving.http_port"))
+    return replace(serving, http_port=free_port(serving.host, 0, "serving.http_port"))
 
 
-def _free_port(host: str, port: int, name: str) -> int:
+def free_port(host: str, port: int, name: str) -> int:
+    """The port, or a free one where it is 0.
+
+    Raises:
+        ConfigError: nobody can listen there.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,18 +12,23 @@ from ray.exceptions import RaySystemError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
+from flashsd_ray.actors.encoder_host import EncoderStatus
 from flashsd_ray.actors.service import LaneStatus
 from flashsd_ray.actors.subscription import Feed
 from flashsd_ray.config import Config, PlacementConfig
 from flashsd_ray.errors import UnavailableError
-from flashsd_ray.runtime import clients, fleet
-from flashsd_ray.runtime.fleet import Fleet, Roster
-from flashsd_ray.runtime.members import Member
+from flashsd_ray.runtime import clients, fleet, gang, starting
+from flashsd_ray.runtime.fleet import Fleet
+from flashsd_ray.runtime.members import Look, Member
+from flashsd_ray.runtime.parts import DrafterAddress, EncoderReport
+from flashsd_ray.runtime.roster import Roster
 from flashsd_ray.runtime.service import FleetService
+from flashsd_ray.runtime.starting import Drafting, LaneMember
 from tests.fake_service import CARD
 
 CONFIG = Config(placement=PlacementConfig(num_lanes=2, health_period_s=0.01))
 LIMIT_S = 3.0
+IDLE = EncoderStatus(num_waiting=0, num_waiting_frames=0, num_running=0, num_frames=0, num_cached_frames=0, busy_s=0.0)
 
 
 class FakeMember(Member):
@@ -52,10 +57,12 @@ class Cluster:
         self.dead: set[str] = set()
         self.without_room: set[str] = set()  # kinds
         self.started: list[str] = []
-        monkeypatch.setattr(fleet, "reserve", self.reserve)
-        monkeypatch.setattr(fleet, "launch", self.launch)
-        monkeypatch.setattr(fleet, "is_alive", self.is_alive)
-        monkeypatch.setattr(fleet.ray.util, "remove_placement_group", lambda group: None)
+        monkeypatch.setattr(starting, "reserve", self.reserve)
+        monkeypatch.setattr(starting, "launch", self.launch)
+        monkeypatch.setattr(starting, "remove_placement_group", lambda group: None)
+        monkeypatch.setattr(fleet, "look_at", self.look_at)
+        monkeypatch.setattr(gang, "look_at", self.look_at)
+        monkeypatch.setattr(LaneMember, "remove", lambda member: None)
 
     async def reserve(self, name: str, *_: Any) -> str:
         if name.split("-")[0] in self.without_room:
@@ -68,9 +75,11 @@ class Cluster:
         member.handle = self
         return member
 
-    async def is_alive(self, member: Member, timeout_s: float) -> tuple[bool, str]:
+    async def look_at(self, member: Member, timeout_s: float) -> Look:
         await asyncio.sleep(0)
-        return member.name not in self.dead, "dead"
+        if member.name in self.dead:
+            return Look(loss="dead")
+        return Look(EncoderReport(status=IDLE) if member.name.startswith("encoder") else None)
 
     @property
     def card(self) -> Any:
@@ -110,7 +119,7 @@ async def test_the_keeper_outlives_a_part_that_goes_between_two_looks(monkeypatc
 
         def gathering(*works: Any, **options: Any) -> Any:
             if works and works[0].__name__ == "_check_lane" and running._lanes:
-                running._end_lane(next(iter(running._lanes)))  # as an edge's `replace` does that ends just now
+                running._end(next(iter(running._lanes)))  # as an edge's `replace` does that ends just now
                 monkeypatch.setattr(fleet.asyncio, "gather", gather)
             return gather(*works, **options)
 
@@ -126,16 +135,15 @@ async def test_complaints_about_a_drafter_end_with_its_lane(monkeypatch: pytest.
     cluster = Cluster(monkeypatch)
     running = Fleet(CONFIG)
     running._card = CARD
-    running._lanes["lane-1"] = FakeMember("lane-1")
-    address = fleet.DrafterAddress(address="unix:x", key=b"")
-    running._drafters["lane-1"] = fleet._Drafting(FakeMember("drafter-of-lane-1"), address)
+    drafting = Drafting(FakeMember("drafter-of-lane-1"), DrafterAddress(address="unix:x", key=b""))
+    running._lanes["lane-1"] = lane = LaneMember("lane-1", None, None, drafting)  # type: ignore[arg-type]
     cluster.dead |= {"lane-1", "drafter-of-lane-1"}
 
     async def launch(*_: Any) -> Member:
         raise UnavailableError("no room")
 
-    monkeypatch.setattr(fleet, "launch", launch)
-    await running._check_drafter("lane-1")
+    monkeypatch.setattr(starting, "launch", launch)
+    await running._check_drafter(lane)
     await running._check_lane("lane-1")
     running._publish()
     assert not [sentence for sentence in running._roster.degraded if "decodes without drafts" in sentence]
@@ -154,7 +162,7 @@ class FakeFleet:
 
     def __init__(self, *answers: Roster | Exception) -> None:
         self._answers = list(answers)
-        self.roster, self.replace = Remote(self._roster), Remote(self._replace)
+        self.roster, self.replace, self.report = Remote(self._roster), Remote(self._replace), Remote(self._report)
         self.replaced: list[str] = []
 
     async def _roster(self, known_version: int) -> Roster:
@@ -163,6 +171,9 @@ class FakeFleet:
             raise answer
         await asyncio.sleep(0.01)
         return answer
+
+    async def _report(self, edge: str, num_open: int) -> None:
+        return
 
     async def _replace(self, name: str) -> None:
         self.replaced.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashsd_ray.actors.encoder_host import EncoderStatus
-from flashsd_ray.actors.service import LaneStatus, ServiceStatus
+from flashsd_ray.actors.service import LaneStatus, RoleScale, ServiceStatus
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
@@ -16,6 +16,7 @@ STATUS = ServiceStatus(
     is_ready=True,
     lanes=(LaneStatus(lane_id="lane-0", num_waiting=2, num_running=3, free_rows=1000, total_rows=1024),),
     degraded=("one lane is missing",),
+    scales=(RoleScale(role="lane", desired=3, actual=2, starting=1, draining=1, ups=4, downs=2, reason="requests"),),
 )
 ENCODER = EncoderStatus(
     num_waiting=1, num_waiting_frames=8, num_running=2, num_frames=100, num_cached_frames=40, busy_s=1.5

@@ -96,6 +96,7 @@ def test_ray_is_given_the_names_of_the_page(given_to_ray: Given) -> None:
     mine.export_encoder("encoder-0", ENCODER)
     mine.export_edges(edges)
     mine.export_service(STATUS)
+    mine.export_scales(STATUS.scales)
     text = render(edges.registry, {"lane-0": lane_meters()}, STATUS, encoders={"encoder-0": ENCODER})
     on_page = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert {name for name, _ in given_to_ray} == on_page
