@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from time import perf_counter
 
 import torch
 
@@ -20,7 +21,7 @@ from flashsd_ray.models.drafters import TargetView
 from flashsd_ray.models.drafters.free import FreeDrafter
 from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.linear import FixedLinear
-from flashsd_ray.models.pretrained import load_configured
+from flashsd_ray.models.loading import load_undecoding
 from flashsd_ray.types import Verdict
 from flashsd_ray.wire.codec import decode, encode
 from flashsd_ray.wire.drafting import CloseOrder, DraftAnswer, DrafterCard, DraftOrder, OpenOrder, Refusal
@@ -35,6 +36,7 @@ class DrafterHost:
         self._drafter = drafter
         self._view = view
         self._max_message_bytes = max_message_bytes
+        self.busy_s = 0.0  # time spent on orders so far
         self._open: set[str] = set()
         self._refused: dict[str, FlashSDError] = {}
 
@@ -70,7 +72,13 @@ class DrafterHost:
             WireError: the message is damaged or not one of ours.
             ProtocolError: the message is ours, but no order.
         """
-        order = decode(message, max_bytes=self._max_message_bytes)
+        began_s = perf_counter()
+        try:
+            return self._carry_out(decode(message, max_bytes=self._max_message_bytes))
+        finally:
+            self.busy_s += perf_counter() - began_s
+
+    def _carry_out(self, order: object) -> bytes | None:
         if isinstance(order, DrafterCard):
             return encode(self.card)
         if isinstance(order, DraftOrder):
@@ -131,7 +139,7 @@ def load_view(config: Config) -> TargetView:
     Raises:
         CheckpointError: the target is missing, damaged or unsupported.
     """
-    target = load_configured(config.model)
+    target = load_undecoding(config.model)
     view = view_of(target)
     view = replace(view, embedding=view.embedding.detach(), head=FixedLinear(view.lm_head))
     del target

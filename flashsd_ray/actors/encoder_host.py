@@ -1,7 +1,9 @@
 """Conversations of many callers through one encoder: pictures that arrive together share the tower's forwards.
 
 Everything but the encoder itself runs on one event loop; the encoder runs in one thread, a turn at a time. A turn
-begins when enough frames wait, or when the first of them has waited long enough.
+begins when enough frames wait, or when the first of them has waited long enough. Who lost an encoder before is encoded
+alone: it waits with a ticket, and hands over its conversation only when the turn is its own, so that whoever lost the
+encoder meanwhile knows that it only waited.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flashsd_ray.config import EncodingConfig
-from flashsd_ray.errors import FlashSDError, InvalidRequestError, OverloadedError, UnavailableError
+from flashsd_ray.errors import FlashSDError, InvalidRequestError, NotTakingError, OverloadedError, UnavailableError
 from flashsd_ray.types import Conversation, EncodedPrompt
 
 logger = logging.getLogger(__name__)
 
 Outcome = EncodedPrompt | FlashSDError
+REDEEM_S = 10.0  # an encoder waits so long for somebody whose turn has come
 
 
 class BatchEncoder(Protocol):
@@ -55,6 +58,16 @@ class _Waiting:
     outcome: asyncio.Future[EncodedPrompt]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ticket:
+    """Stands in the queue for a conversation that is handed over when its turn has come."""
+
+    granted: asyncio.Future[None]
+    handed_over: asyncio.Future[_Waiting]
+    weight: int = 1
+    arrived_s: float = 0.0  # its turn need not wait for others
+
+
 class EncoderHost:
     """Stands before one encoder; all methods are called on one event loop."""
 
@@ -71,14 +84,40 @@ class EncoderHost:
         self._clock = clock
         self._sleep = sleep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting | _Ticket] = deque()
+        self._tickets: dict[str, _Ticket] = {}
         self._is_full = asyncio.Event()
         self._turns: asyncio.Task[None] | None = None
         self._num_running = 0
         self._busy_s = 0.0
         self._is_closed = False
 
-    async def encode(self, conversation: Conversation) -> EncodedPrompt:
+    async def reserve(self, ticket: str) -> None:
+        """The turn has come of the conversation that will be encoded with this ticket, alone.
+
+        Raises:
+            InvalidRequestError: the ticket is in use.
+            UnavailableError: the encoder is closed.
+        """
+        if self._is_closed:
+            raise NotTakingError("the encoder is closed")
+        if ticket in self._tickets:
+            raise InvalidRequestError("the ticket is in use")
+        loop = asyncio.get_running_loop()
+        mine = self._tickets[ticket] = _Ticket(loop.create_future(), loop.create_future())
+        self._enqueue(mine)
+        try:
+            await mine.granted
+        except BaseException:
+            self._tickets.pop(ticket, None)
+            mine.handed_over.cancel()
+            raise
+
+    async def encode(
+        self,
+        conversation: Conversation,
+        ticket: str = "",  # one that was reserved; empty: others may share the turn
+    ) -> EncodedPrompt:
         """The conversation with visual features in place; a caller that goes away is forgotten.
 
         Raises:
@@ -87,14 +126,15 @@ class EncoderHost:
             UnavailableError: the encoder is closed.
         """
         if self._is_closed:
-            raise UnavailableError("the encoder is closed")
+            raise NotTakingError("the encoder is closed")
         weight = max(1, sum(len(visual.frames) for visual in conversation.visuals))
-        self._admit(weight)
+        self._check_weight(weight)
         waiting = _Waiting(conversation, weight, self._clock(), asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._tell_fullness()
-        if self._turns is None or self._turns.done():
-            self._turns = asyncio.create_task(self._take_turns())
+        if ticket:
+            self._hand_over(ticket, waiting)
+        else:
+            self._check_room(weight)
+            self._enqueue(waiting)
         try:
             return await waiting.outcome
         except asyncio.CancelledError:
@@ -116,8 +156,13 @@ class EncoderHost:
     async def close(self) -> None:
         """Nothing is encoded any more; who was still waiting has an UnavailableError."""
         self._is_closed = True
+        closed = UnavailableError("the encoder was closed")
         while self._waiting:
-            _deliver(self._waiting.popleft(), UnavailableError("the encoder was closed"))
+            one = self._waiting.popleft()
+            if isinstance(one, _Waiting):
+                _deliver(one, closed)
+            elif not one.granted.done():
+                one.granted.set_exception(closed)
         self._is_full.set()
         if self._turns is not None:
             await asyncio.wait([self._turns])
@@ -125,12 +170,27 @@ class EncoderHost:
 
     @property
     def _num_waiting_frames(self) -> int:
-        return sum(waiting.weight for waiting in self._waiting)
+        return sum(waiting.weight for waiting in tuple(self._waiting))  # health checks ask from another thread
 
-    def _admit(self, weight: int) -> None:
+    def _enqueue(self, one: _Waiting | _Ticket) -> None:
+        self._waiting.append(one)
+        self._tell_fullness()
+        if self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._take_turns())
+
+    def _check_weight(self, weight: int) -> None:
         limit = self._config.max_waiting_frames
         if weight > limit:
             raise InvalidRequestError(f"encoding.max_waiting_frames allows {limit}, the request has {weight}")
+
+    def _hand_over(self, ticket: str, waiting: _Waiting) -> None:
+        reserved = self._tickets.pop(ticket, None)
+        if reserved is None or reserved.handed_over.done():
+            raise NotTakingError("the turn of this ticket is over")
+        reserved.handed_over.set_result(waiting)
+
+    def _check_room(self, weight: int) -> None:
+        limit = self._config.max_waiting_frames
         if self._num_waiting_frames + weight > limit:
             raise OverloadedError(f"encoding.max_waiting_frames allows {limit}, and {self._num_waiting_frames} wait")
 
@@ -143,7 +203,7 @@ class EncoderHost:
     async def _take_turns(self) -> None:
         while self._waiting:
             await self._gather()
-            turn = self._next_turn()
+            turn = await self._next_turn()
             if turn:
                 await self._run(turn)
 
@@ -160,13 +220,30 @@ class EncoderHost:
             for one in either:
                 one.cancel()
 
-    def _next_turn(self) -> list[_Waiting]:
+    async def _next_turn(self) -> list[_Waiting]:
         turn: list[_Waiting] = []
         room = self._config.batch_frames
         while self._waiting and (not turn or self._waiting[0].weight <= room):
-            turn.append(self._waiting.popleft())
-            room -= turn[-1].weight
+            first = self._waiting[0]
+            if isinstance(first, _Ticket) and turn:
+                break
+            self._waiting.popleft()
+            if isinstance(first, _Ticket):
+                return await self._redeem(first)
+            turn.append(first)
+            room -= first.weight
         return turn
+
+    async def _redeem(self, ticket: _Ticket) -> list[_Waiting]:
+        """The conversation that the ticket stood for; nothing if nobody comes with it."""
+        if ticket.granted.done() or ticket.handed_over.done():
+            return []
+        ticket.granted.set_result(None)
+        await asyncio.wait((ticket.handed_over,), timeout=REDEEM_S)
+        if ticket.handed_over.cancel():
+            self._tickets = {key: one for key, one in self._tickets.items() if one is not ticket}
+            return []
+        return [ticket.handed_over.result()] if not ticket.handed_over.cancelled() else []
 
     async def _run(self, turn: Sequence[_Waiting]) -> None:
         self._num_running = len(turn)

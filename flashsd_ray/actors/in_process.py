@@ -38,13 +38,17 @@ class LocalLane:
         """The request waits for a place in the lane."""
         await self._host.submit(self._subscriber, request, encoded.prompt, encode_s=encoded.encode_s)
 
+    async def reserve(self, request_id: str, company: int) -> None:
+        """The request, under which a lane was lost, has a place of its own."""
+        await self._host.reserve(self._subscriber, request_id, company)
+
     async def cancel(self, request_id: str) -> None:
         """The request has ended."""
         await self._host.cancel(request_id)
 
     async def status(self) -> LaneStatus:
-        """How busy the lane is."""
-        return await self._host.status()
+        """How busy the lane is; the lane knows that this client is there."""
+        return await self._host.status(self._subscriber)
 
     async def meters(self) -> LaneMeters:
         """What the lane has counted so far."""
@@ -66,9 +70,13 @@ class LocalEncoding:
         """Its name."""
         return "encoder-0"
 
-    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
+    async def reserve(self, ticket: str) -> None:
+        """The encoder's next turn belongs to the conversation that comes with this ticket."""
+        await self._host.reserve(ticket)
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
         """The encoded prompt and the seconds it took, waiting included."""
         began_s = self._clock()
         with self._traces.during("encode", trace, visuals=len(conversation.visuals)):
-            prompt = await self._host.encode(conversation)
+            prompt = await self._host.encode(conversation, ticket)
         return Encoded(prompt=prompt, encode_s=self._clock() - began_s)

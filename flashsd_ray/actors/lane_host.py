@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from copy import deepcopy
+from dataclasses import replace
 from typing import TypeVar
 
 from flashsd_ray.actors.service import LaneStatus
 from flashsd_ray.actors.subscription import Feed, Subscription
+from flashsd_ray.actors.ward import Ward
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.engine.meters import LaneMeters
-from flashsd_ray.errors import FlashSDError, UnavailableError
+from flashsd_ray.errors import FlashSDError, InvalidRequestError, LaneLostError, NotTakingError, UnavailableError
 from flashsd_ray.telemetry.lane_spans import LaneSpans
 from flashsd_ray.telemetry.traces import Traces
 from flashsd_ray.types import CaptionRequest, EncodedPrompt, FinishReason
@@ -31,6 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_FAILED_ROUNDS = 3  # in a row
+LOOK_S = 1.0  # after which a question how the lane is, is answered although a round goes on
+HELD_S = 0.05  # between two looks at the time of requests that may not be decoded yet
 
 
 class LaneHost:
@@ -44,6 +50,9 @@ class LaneHost:
         free_rows: Callable[[], int] = lambda: 0,
         total_rows: int = 0,
         stream_interval_s: float = 0.0,
+        round_timeout_s: float = math.inf,  # a round that takes so long will not end
+        edge_timeout_s: float = math.inf,  # a subscriber that asks nothing for so long is lost
+        clock: Callable[[], float] = time.monotonic,
         traces: Traces | None = None,
     ) -> None:
         self.lane_id = lane_id
@@ -56,6 +65,13 @@ class LaneHost:
         self._stream_interval_s = stream_interval_s
         self._subscribers: dict[str, Subscription] = {}
         self._subscriber_of: dict[str, str] = {}
+        self._ward = Ward()
+        self._round_timeout_s = round_timeout_s
+        self._edge_timeout_s = edge_timeout_s
+        self._clock = clock
+        self._heard_s: dict[str, float] = {}  # of each subscriber: when it was heard of last
+        self._round_began_s: float | None = None  # None: between two rounds
+        self._last_status = LaneStatus(lane_id=lane_id)
         self._is_draining = False
         self._is_closed = False
         self._num_failed = 0  # rounds, since one that did not fail
@@ -90,13 +106,44 @@ class LaneHost:
         """
         await self._ask(lambda: self._submit(subscriber, request, prompt, encode_s))
 
+    async def reserve(
+        self,
+        subscriber: str,
+        request_id: str,
+        company: int,  # most requests that run together with it, itself included
+    ) -> None:
+        """The request, which lost a lane before, has a place that is its own; it is to be submitted or cancelled now.
+
+        Raises:
+            UnavailableError: the lane is draining or closed.
+        """
+        granted: Future[None] = Future()
+        await self._ask(lambda: self._reserve(subscriber, request_id, company, granted))
+        await asyncio.wrap_future(granted)
+
     async def cancel(self, request_id: str) -> None:
         """The request has ended and its rows are free; nothing happens to one that had ended before."""
         await self._ask(lambda: self._cancel(request_id))
 
-    async def status(self) -> LaneStatus:
-        """How busy the lane is, between two rounds."""
-        return await self._ask(self._status)
+    async def status(self, subscriber: str = "") -> LaneStatus:
+        """How busy the lane is, between two rounds; in a long round, how busy it was before. The subscriber is there.
+
+        Raises:
+            UnavailableError: the lane is closed, or its thread will not come back from its round.
+        """
+        if subscriber in self._heard_s:
+            self._heard_s[subscriber] = self._clock()
+        self._order(self._leave_lost_edges)
+        asking = asyncio.ensure_future(self._ask(self._status))
+        done, _ = await asyncio.wait((asking,), timeout=LOOK_S)
+        if done:
+            return asking.result()
+        asking.cancel()
+        began_s = self._round_began_s
+        round_s = 0.0 if began_s is None else self._clock() - began_s
+        if round_s > self._round_timeout_s:
+            raise UnavailableError(f"{self.lane_id} is in one round for {round_s:.0f} s (placement.round_timeout_s)")
+        return replace(self._last_status, is_draining=self._is_draining)
 
     async def meters(self) -> LaneMeters:
         """The lane's totals, as they are between two rounds."""
@@ -154,6 +201,8 @@ class LaneHost:
         self._deliver(
             [Chunk(request_id=one, finish_reason=FinishReason.ERROR, error=lost) for one in self._subscriber_of]
         )
+        for request_id in list(self._subscriber_of):
+            self._ward.leave(request_id)
         for subscriber in self._subscribers.values():
             subscriber.put(None)
         self._refuse_orders()
@@ -162,16 +211,21 @@ class LaneHost:
         while True:
             if not self._take_orders():
                 break
+            self._admit_suspects()
             if not self._lane.is_idle:
+                self._round_began_s = self._clock()
                 self._deliver(self._step())
+                self._round_began_s = None
+                self._admit_suspects()
         self._deliver(self._end_all(UnavailableError(f"{self.lane_id} was closed")))
 
     def _take_orders(self) -> bool:
         """Every order so far is carried out; False when the lane shall close."""
-        must_wait = self._lane.is_idle
+        must_wait = self._lane.is_idle or self._lane.is_held
+        limit_s = None if self._lane.is_idle else HELD_S
         while True:
             try:
-                order = self._orders.get(block=must_wait)
+                order = self._orders.get(block=must_wait, timeout=limit_s if must_wait else None)
             except queue.Empty:
                 return True
             if order is None:
@@ -196,12 +250,18 @@ class LaneHost:
             return chunks
         except Exception as error:
             self._num_failed += 1
-            if self._num_failed >= MAX_FAILED_ROUNDS:
+            if self._num_failed >= MAX_FAILED_ROUNDS or isinstance(error, LaneLostError):
                 raise  # the process is beyond help: whoever watches it starts another
             # A round that fails leaves the target and the drafter in doubt about every request in it.
             log.exception("%s: a round failed", self.lane_id)
             reason = str(error) if isinstance(error, FlashSDError) else type(error).__name__
             return self._end_all(UnavailableError(f"{self.lane_id}: a round failed ({reason})"))
+
+    def _admit_suspects(self) -> None:
+        ward, lane = self._ward, self._lane
+        if not ward.is_empty:
+            ward.admit(lane.num_running - sum(lane.has_place(one) for one in ward.placed))
+        lane.holds_queue = not ward.is_empty
 
     def _end_all(self, error: FlashSDError) -> list[Chunk]:
         chunks = []
@@ -225,6 +285,10 @@ class LaneHost:
                 self._subscribers[name].put(Feed(chunks=tuple(mine), status=status))
 
     def _status(self) -> LaneStatus:
+        self._last_status = self._standing()
+        return self._last_status
+
+    def _standing(self) -> LaneStatus:
         return LaneStatus(
             lane_id=self.lane_id,
             num_waiting=self._lane.num_waiting,
@@ -233,6 +297,7 @@ class LaneHost:
             total_rows=self._total_rows,
             max_requests=self._lane.max_requests,
             is_draining=self._is_draining,
+            has_suspects=not self._ward.is_empty,
             wait_s=self._lane.expected_wait_s,
         )
 
@@ -240,21 +305,42 @@ class LaneHost:
         if name in self._subscribers:
             self._unsubscribe(name, self._subscribers[name])  # it came back: the old connection is dead
         self._subscribers[name] = subscriber
+        self._heard_s[name] = self._clock()
         return self._status()
 
     def _unsubscribe(self, name: str, subscriber: Subscription) -> None:
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
+            self._heard_s.pop(name, None)
             for request_id in subscriber.request_ids:
                 self._cancel(request_id)
             subscriber.put(None)
 
-    def _submit(self, name: str, request: CaptionRequest, prompt: EncodedPrompt, encode_s: float) -> None:
+    def _leave_lost_edges(self) -> None:
+        last_s = self._clock() - self._edge_timeout_s
+        for name in [name for name, heard_s in self._heard_s.items() if heard_s < last_s]:
+            log.warning("%s: the edge %s is lost", self.lane_id, name)
+            self._unsubscribe(name, self._subscribers[name])
+
+    def _reserve(self, name: str, request_id: str, company: int, granted: Future[None]) -> None:
+        self._check_takes(name)
+        if request_id in self._subscriber_of:
+            raise InvalidRequestError(f"request {request_id} is submitted already")
+        self._ward.wait(request_id, company, granted)
+        self._subscriber_of[request_id] = name
+        self._subscribers[name].open(request_id)
+
+    def _check_takes(self, name: str) -> None:
         if self._is_draining:
-            raise UnavailableError(f"{self.lane_id} takes no new requests")
+            raise NotTakingError(f"{self.lane_id} takes no new requests")
         if name not in self._subscribers:
-            raise UnavailableError(f"{self.lane_id} does not know the subscriber {name!r}")
-        self._lane.submit(request, prompt, encode_s=encode_s)
+            raise NotTakingError(f"{self.lane_id} does not know the subscriber {name!r}")
+
+    def _submit(self, name: str, request: CaptionRequest, prompt: EncodedPrompt, encode_s: float) -> None:
+        is_next = request.request_id in self._ward.placed
+        if not is_next:
+            self._check_takes(name)
+        self._lane.submit(request, prompt, encode_s=encode_s, is_next=is_next)
         self._spans.submitted(request)
         self._subscriber_of[request.request_id] = name
         self._subscribers[name].open(request.request_id)
@@ -266,6 +352,7 @@ class LaneHost:
         self._forget(request_id)
 
     def _forget(self, request_id: str) -> None:
+        self._ward.leave(request_id)
         name = self._subscriber_of.pop(request_id, None)
         if name is not None and name in self._subscribers:
             self._subscribers[name].forget(request_id)

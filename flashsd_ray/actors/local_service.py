@@ -31,7 +31,7 @@ class LocalService(RoutedService):
         self.encoder = EncoderHost(engine.encoder, engine.config.encoding)
         self._lane = host_of(engine, "lane-0", traces)
         self.store: Store | None = None  # where encoded pictures are shared with other processes
-        self._router = Router(card_of(engine))
+        self._router = Router(card_of(engine), placement=engine.config.placement)
         self._router.set_encoders([LocalEncoding(self.encoder, traces=traces)])
         self._router.set_lanes([LocalLane(self._lane, subscriber)])
 
@@ -75,6 +75,8 @@ def host_of(engine: Engine, lane_id: str, traces: Traces | None = None) -> LaneH
         free_rows=lambda: verifier.free_rows,
         total_rows=verifier.cache.max_rows,
         stream_interval_s=engine.config.scheduling.stream_interval_s,
+        round_timeout_s=engine.config.placement.round_timeout_s,
+        edge_timeout_s=engine.config.placement.edge_timeout_s,
         traces=traces,
     )
 

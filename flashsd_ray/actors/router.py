@@ -11,122 +11,56 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
+from flashsd_ray.actors.delivery import Delivered
+from flashsd_ray.actors.journey import Journey, Losses
+from flashsd_ray.actors.lane_watch import LaneWatch
+from flashsd_ray.actors.quarantine import Quarantine
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
-from flashsd_ray.actors.subscription import Feed
+from flashsd_ray.actors.ways import Encoded, EncoderClient, LaneClient
+from flashsd_ray.config import PlacementConfig
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.meters import LaneMeters
-from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError, UnavailableError
+from flashsd_ray.errors import (
+    DeadlineError,
+    FlashSDError,
+    InvalidRequestError,
+    OverloadedError,
+    QuarantinedError,
+    UnavailableError,
+)
 from flashsd_ray.scheduling.routing import LaneLoad, choose_lane
+from flashsd_ray.scheduling.silence import leaves
 from flashsd_ray.types import CaptionRequest, Conversation, FinishReason
+
+__all__ = ["Encoded", "EncoderClient", "LaneClient", "Router", "prefix_key"]
 
 log = logging.getLogger(__name__)
 
-MAX_MOVES = 3  # lanes that may be lost under one request before it is given up
 SECOND_LOOK_S = 0.5  # after which a lane that failed a request may be tried with it again
 STATUS_S = 2.0  # longest wait for a lane to say how it is
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
-    """A prompt ready for a lane, or a reference to one that only lanes look into."""
-
-    prompt: Any
-    encode_s: float = 0.0
-
-
-class EncoderClient(Protocol):
-    """A way to an encoder."""
-
-    @property
-    def encoder_id(self) -> str:
-        """Its name."""
-        ...
-
-    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
-        """The encoded prompt; the time it takes belongs to this trace.
-
-        Raises:
-            InvalidRequestError: the model cannot take this conversation.
-            OverloadedError: too much waits for the encoder.
-            UnavailableError: the encoder is lost.
-        """
-        ...
-
-
-class LaneClient(Protocol):
-    """A way to a lane; raises UnavailableError everywhere once the lane is lost."""
-
-    @property
-    def lane_id(self) -> str:
-        """Its name."""
-        ...
-
-    def feed(self) -> AsyncGenerator[Feed, None]:
-        """What every round gives the requests that were submitted through this client; first, how the lane stands."""
-        ...
-
-    async def submit(self, request: CaptionRequest, encoded: Encoded) -> None:
-        """The request waits for a place in the lane."""
-        ...
-
-    async def cancel(self, request_id: str) -> None:
-        """The request has ended."""
-        ...
-
-    async def status(self) -> LaneStatus:
-        """How busy it is."""
-        ...
-
-    async def meters(self) -> LaneMeters:
-        """What it has counted so far."""
-        ...
+GRACE_S = 0.5  # after a deadline, in which the lane itself may say that the time is over, and how far it came
 
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A request in flight."""
+    """A request in a lane."""
 
     request: CaptionRequest
     lane_id: str
-    arrived: asyncio.Queue[Chunk]
+    deadline_s: float | None
+    losses: Losses
+    arrived: asyncio.Queue[Chunk] = field(default_factory=asyncio.Queue)
+    ordered: asyncio.Future[None] | None = None  # that the lane takes it
+    has_left: bool = False
 
-
-@dataclass(slots=True, eq=False)
-class _Delivered:
-    """What the caller has of an answer, so that a second decoding continues where the first one was lost."""
-
-    token_ids: list[int] = field(default_factory=list)
-    num_characters: int = 0
-    skip_tokens: int = 0
-    skip_characters: int = 0
-
-    def restart(self) -> None:
-        """The answer is decoded from its beginning again."""
-        self.skip_tokens, self.skip_characters = len(self.token_ids), self.num_characters
-
-    def take(self, chunk: Chunk) -> Chunk:
-        """The part of the chunk that the caller does not have.
-
-        Raises:
-            FlashSDError: the second decoding differs from the first, so nothing may be put behind what was delivered.
-        """
-        again = chunk.token_ids[: self.skip_tokens]
-        first = len(self.token_ids) - self.skip_tokens
-        if chunk.error is None and tuple(self.token_ids[first : first + len(again)]) != again:
-            raise FlashSDError("decoded again after a loss, the answer came out differently")
-        tokens, text = chunk.token_ids[self.skip_tokens :], chunk.text[self.skip_characters :]
-        logprobs = chunk.logprobs[self.skip_tokens :]
-        self.skip_tokens = max(0, self.skip_tokens - len(chunk.token_ids))
-        self.skip_characters = max(0, self.skip_characters - len(chunk.text))
-        self.token_ids.extend(tokens)
-        self.num_characters += len(text)
-        accepted = min(chunk.num_accepted, len(tokens))
-        return replace(chunk, token_ids=tokens, text=text, logprobs=logprobs, num_accepted=accepted)
+    def end(self, error: FlashSDError) -> None:
+        """The lane gives it nothing more."""
+        chunk = Chunk(request_id=self.request.request_id, finish_reason=FinishReason.ERROR, error=error)
+        self.arrived.put_nowait(chunk)
 
 
 class Router:
@@ -136,11 +70,14 @@ class Router:
         self,
         card: ModelCard,
         *,
+        placement: PlacementConfig | None = None,  # how losses are dealt with; None: as nothing else is set
         patience_s: float = 30.0,  # longest wait for a lane in place of one that was lost
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,  # between two looks at every lane
         on_lost: Callable[[str], None] = lambda name: None,  # told of lanes and encoders that do not answer
     ) -> None:
         self._card = card
+        self._placement = placement or PlacementConfig()
         self._patience_s = patience_s
         self._clock = clock
         self._on_lost = on_lost
@@ -149,9 +86,12 @@ class Router:
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._encoders: list[EncoderClient] = []
         self._next_encoder = 0
+        self._quarantine = Quarantine(self._placement.quarantine_s, clock)
+        self._watch = LaneWatch(self._placement.health_period_s, clock, sleep, self._take_status)
+        self._watcher: asyncio.Task[None] | None = None
         self._open: dict[str, _Open] = {}
         self._num_in_flight = 0  # being encoded included
-        self._to_cancel: asyncio.Queue[tuple[LaneClient, str, asyncio.Future[None]]] = asyncio.Queue()
+        self._to_cancel: asyncio.Queue[tuple[LaneClient, _Open]] = asyncio.Queue()
         self._cancelling: set[asyncio.Task[None]] = set()
         self._canceller: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -171,12 +111,14 @@ class Router:
     def set_lanes(self, lanes: Sequence[LaneClient]) -> None:
         """These lanes take requests as soon as their feed begins; requests of a lane that is gone move to another."""
         self._canceller = self._canceller or asyncio.create_task(self._cancel_forever())
+        self._watcher = self._watcher or asyncio.create_task(self._watch.run(self._leave_silent_lanes))
         wanted = {lane.lane_id: lane for lane in lanes}
         for lane_id in [key for key in self._lanes if key not in wanted]:
             self._lose(lane_id)
         for lane_id, lane in wanted.items():
             if lane_id not in self._lanes:
                 self._lanes[lane_id] = lane
+                self._watch.begin(lane)
                 self._readers[lane_id] = asyncio.create_task(self._read(lane))
         self._wake()
 
@@ -198,30 +140,48 @@ class Router:
             self._num_in_flight -= 1
 
     async def _stream(self, request: CaptionRequest) -> AsyncGenerator[Chunk, None]:
-        deadline_s = None if request.timeout_s is None else self._clock() + request.timeout_s
-        encoded = await self._encode(request.conversation, request.trace, deadline_s)
+        self._quarantine.check(request)
+        journey = Journey(request, None if request.timeout_s is None else self._clock() + request.timeout_s)
+        encoded = await self._encode(journey)
         key = prefix_key(request.conversation)
         # Lanes see neither pixels nor text: both are in the encoded prompt.
         bare = replace(request, prompt="", visuals=(), turns=())
-        delivered = _Delivered()
-        failed: list[str] = []
+        delivered = Delivered()
         while True:
-            lane = await self._find_lane(key, failed, deadline_s)
+            lane = await self._find_lane(key, journey)
             try:
-                async with aclosing(self._stream_from(lane, self._within(bare, deadline_s), encoded)) as chunks:
+                within = self._within(bare, journey.deadline_s)
+                async with aclosing(self._stream_from(lane, within, encoded, journey)) as chunks:
                     async for chunk in chunks:
                         fresh = delivered.take(chunk)
                         if fresh.token_ids or fresh.text or fresh.finish_reason is not None:
                             yield fresh
                 return
             except UnavailableError as error:
-                failed.append(lane.lane_id)
-                if len(failed) > MAX_MOVES or self._is_closed:
-                    raise
-                log.warning("request %s leaves %s: %s", request.request_id, lane.lane_id, error)
+                self._leave(journey, journey.lanes, lane.lane_id, error)
                 delivered.restart()
                 # What the encoder made may have been lost together with its node; it remembers its pictures.
-                encoded = await self._encode(request.conversation, request.trace, deadline_s)
+                encoded = await self._encode(journey)
+
+    def _leave(self, journey: Journey, losses: Losses, name: str, error: UnavailableError) -> None:
+        """The request goes on without this part.
+
+        Raises:
+            QuarantinedError: the request is taken for what kills one part after the other.
+            UnavailableError: the service is closing, or no part takes the request.
+        """
+        losses.note(name, error)
+        request = journey.request
+        if losses.is_cause(self._placement.max_losses):
+            self._quarantine.add(request)
+            log.error("request %s is quarantined: %d parts were lost under it", request.request_id, losses.num_losses)
+            raise QuarantinedError(
+                f"{losses.num_losses} times the part that worked on this request was lost, in the end with nobody else "
+                "there (placement.max_losses); it is not tried again"
+            ) from error
+        if losses.has_moved_enough or self._is_closed:
+            raise error
+        log.warning("request %s leaves %s: %s", request.request_id, name, error)
 
     def require_room(self) -> None:
         """Raises OverloadedError when a request that comes now would be refused: neither pixels nor features are needed."""
@@ -267,7 +227,8 @@ class Router:
                 self._statuses[lane.lane_id] = status
             return status
         except asyncio.TimeoutError:
-            return self._statuses.get(lane.lane_id)  # in a long round: what it said last
+            is_quiet = self._watch.is_quiet(lane.lane_id)
+            return None if is_quiet else self._statuses.get(lane.lane_id)  # in a long round: what it said last
         except FlashSDError:
             return None
 
@@ -278,33 +239,51 @@ class Router:
         readers = list(self._readers.values())
         for lane_id in list(self._lanes):
             self._lose(lane_id)
-        await asyncio.gather(*readers, *self._cancelling, return_exceptions=True)
-        if self._canceller is not None:
-            self._canceller.cancel()
-            await asyncio.gather(self._canceller, return_exceptions=True)
+        await asyncio.gather(*readers, return_exceptions=True)
+        if self._cancelling:
+            await asyncio.wait(self._cancelling, timeout=STATUS_S)  # a lane that hangs takes no order
+        ending = [task for task in (self._canceller, self._watcher, *self._cancelling) if task is not None]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _encode(self, conversation: Conversation, trace: str, deadline_s: float | None) -> Encoded:
-        failed: set[str] = set()
+    async def _encode(self, journey: Journey) -> Encoded:
+        losses, deadline_s = journey.encoders, journey.deadline_s
         limit_s = self._limit_s(deadline_s)
+        tried: set[str] = set()
         is_second_look = False
-        while len(failed) <= MAX_MOVES and not self._is_closed:
-            encoder = self._next_of([one for one in self._encoders if is_second_look or one.encoder_id not in failed])
+        while not self._is_closed:
+            encoder = self._next_of([one for one in self._encoders if is_second_look or one.encoder_id not in tried])
             is_second_look = False
             if encoder is not None:
                 try:
                     left_s = None if deadline_s is None else max(deadline_s - self._clock(), 0.0)
-                    return await asyncio.wait_for(encoder.encode(conversation, trace), left_s)
+                    return await asyncio.wait_for(self._encode_at(encoder, journey), left_s)
                 except asyncio.TimeoutError:
                     raise DeadlineError("the time was over before the pictures were encoded") from None
                 except UnavailableError as error:
-                    log.warning("%s is lost: %s", encoder.encoder_id, error)
-                    failed.add(encoder.encoder_id)
+                    tried.add(encoder.encoder_id)
                     self._on_lost(encoder.encoder_id)
+                    self._leave(journey, losses, encoder.encoder_id, error)
                     continue
-            if not await self._await_change(limit_s, SECOND_LOOK_S if failed else self._patience_s):
+            if not await self._await_change(limit_s, SECOND_LOOK_S if tried else self._patience_s):
                 break
             is_second_look = True
-        raise UnavailableError("no encoder answers")
+        raise self._too_late(deadline_s) or UnavailableError("no encoder answers")
+
+    async def _encode_at(self, encoder: EncoderClient, journey: Journey) -> Encoded:
+        request, losses = journey.request, journey.encoders
+        if losses.company is None:
+            losses.is_exposed = True
+            return await encoder.encode(request.conversation, request.trace)
+        ticket = f"{request.request_id}-{len(losses.failed)}-{len(journey.lanes.failed)}"
+        await encoder.reserve(ticket)
+        losses.is_exposed = True
+        return await encoder.encode(request.conversation, request.trace, ticket)
+
+    def _too_late(self, deadline_s: float | None) -> DeadlineError | None:
+        is_over = deadline_s is not None and self._clock() >= deadline_s
+        return DeadlineError("the time was over before a lost part was replaced") if is_over else None
 
     def _next_of(self, encoders: Sequence[EncoderClient]) -> EncoderClient | None:
         self._next_encoder += 1
@@ -324,30 +303,58 @@ class Router:
         return True
 
     async def _stream_from(
-        self, lane: LaneClient, request: CaptionRequest, encoded: Encoded
+        self, lane: LaneClient, request: CaptionRequest, encoded: Encoded, journey: Journey
     ) -> AsyncGenerator[Chunk, None]:
         if request.request_id in self._open:
             raise InvalidRequestError(f"request {request.request_id} is submitted already")
-        mine = _Open(request, lane.lane_id, asyncio.Queue())
-        submitting = asyncio.ensure_future(lane.submit(request, encoded))
+        mine = _Open(request, lane.lane_id, journey.deadline_s, journey.lanes)
+        mine.ordered = asyncio.ensure_future(self._hand_over(lane, mine, encoded))
         self._open[request.request_id] = mine
+        alarm = self._alarm(mine)
+        arriving = asyncio.ensure_future(mine.arrived.get())
         has_ended = False
         try:
-            await asyncio.shield(submitting)
-            while not has_ended:
-                chunk = await mine.arrived.get()
+            # A lane that is lost says nothing to an order, so its loss is waited for as well.
+            await asyncio.wait((mine.ordered, arriving), return_when=asyncio.FIRST_COMPLETED)
+            if mine.ordered.done():
+                mine.ordered.result()
+            chunk = await arriving
+            while True:
                 has_ended = chunk.finish_reason is not None
                 if chunk.error is not None:
                     raise chunk.error
                 yield chunk
+                if has_ended:
+                    return
+                chunk = await mine.arrived.get()
         finally:
+            arriving.cancel()
+            if alarm is not None:
+                alarm.cancel()
             self._open.pop(request.request_id, None)
-            if not has_ended and mine.lane_id in self._lanes:
-                self._cancel_soon(lane, request.request_id, submitting)
+            mine.has_left = True
+            if not (has_ended and chunk.error is None) and mine.lane_id in self._lanes:
+                # A generator that is being closed must not wait; the order is on its way before anything else is.
+                self._to_cancel.put_nowait((lane, mine))
+            elif not mine.ordered.done():
+                mine.ordered.cancel()  # a lane that is lost answers no order
 
-    def _cancel_soon(self, lane: LaneClient, request_id: str, submitting: asyncio.Future[None]) -> None:
-        # A generator that is being closed must not wait; the order is on its way before anything else is.
-        self._to_cancel.put_nowait((lane, request_id, submitting))
+    async def _hand_over(self, lane: LaneClient, mine: _Open, encoded: Encoded) -> None:
+        """The lane has the request; one that lost a lane has its place first, so that it is known who was decoded."""
+        company = mine.losses.company
+        if company is not None:
+            await lane.reserve(mine.request.request_id, company)
+            if mine.has_left:
+                return
+        mine.losses.is_exposed = True
+        await lane.submit(mine.request, encoded)
+
+    def _alarm(self, mine: _Open) -> asyncio.TimerHandle | None:
+        """The deadline holds although the lane, which keeps to it, may be silent."""
+        if mine.request.timeout_s is None:
+            return None
+        late = DeadlineError("the time was over, and the lane said nothing")
+        return asyncio.get_running_loop().call_later(mine.request.timeout_s + GRACE_S, mine.end, late)
 
     async def _cancel_forever(self) -> None:
         """Orders to cancel are given from here, and not by the request that ends.
@@ -359,26 +366,59 @@ class Router:
             self._cancelling.add(task)
             task.add_done_callback(self._cancelling.discard)
 
-    async def _cancel(self, lane: LaneClient, request_id: str, submitting: asyncio.Future[None]) -> None:
-        await asyncio.wait((submitting,))  # orders of an actor are taken as they arrive, not as they are sent
-        if not submitting.cancelled():
-            submitting.exception()
+    async def _cancel(self, lane: LaneClient, one: _Open) -> None:
+        assert one.ordered is not None
+        request_id = one.request.request_id
+        if not one.ordered.done() and one.losses.company is not None:
+            with suppress(FlashSDError):
+                await lane.cancel(request_id)  # it may wait for a place for ever
+        await asyncio.wait((one.ordered,))  # orders of an actor are taken as they arrive, not as they are sent
+        if not one.ordered.cancelled():
+            one.ordered.exception()
         with suppress(FlashSDError):
             await lane.cancel(request_id)
 
-    async def _find_lane(self, key: str, failed: Sequence[str], deadline_s: float | None) -> LaneClient:
+    def _take_status(self, status: LaneStatus) -> None:
+        self._heard(status.lane_id)
+        if status.lane_id in self._statuses:
+            self._statuses[status.lane_id] = status
+
+    def _heard(self, lane_id: str) -> None:
+        if self._watch.heard(lane_id):
+            self._wake()
+
+    def _leave_silent_lanes(self) -> None:
+        placement, now_s = self._placement, self._clock()
+        for lane_id in list(self._lanes):
+            silent_s = self._watch.silent_s(lane_id)
+            silence = UnavailableError(f"{lane_id} is silent for {silent_s:.0f} s")
+            if silent_s > placement.health_timeout_s:
+                log.warning("%s (placement.health_timeout_s)", silence)
+                self._lose(lane_id)
+                self._on_lost(lane_id)
+                continue
+            for one in self._open.values():
+                left_s = None if one.deadline_s is None else one.deadline_s - now_s
+                period_s, timeout_s = self._watch.period_s, placement.health_timeout_s
+                if one.lane_id == lane_id and leaves(silent_s, left_s, period_s=period_s, timeout_s=timeout_s):
+                    one.end(silence)
+
+    async def _find_lane(self, key: str, journey: Journey) -> LaneClient:
         """A lane that takes requests, waited for if need be; one that failed this request only if there is no other."""
-        limit_s = self._limit_s(deadline_s)
+        failed, is_alone = journey.lanes.failed, journey.lanes.company == 1
+        limit_s = self._limit_s(journey.deadline_s)
         is_second_look = False
         while not self._is_closed:
             loads = self._loads()
             fresh = [load for load in loads if load.lane_id not in failed]
-            chosen = choose_lane(fresh, key) or (choose_lane(loads, key) if is_second_look else None)
+            chosen = choose_lane(fresh, key, is_alone=is_alone)
+            if chosen is None and is_second_look:
+                chosen = choose_lane(loads, key, is_alone=is_alone)
             if chosen is not None:
                 return self._lanes[chosen]
             # A lane that is being lost may still be listed: a moment later it is gone, or it has recovered.
             if not await self._await_change(limit_s, SECOND_LOOK_S if failed else self._patience_s):
-                raise UnavailableError("no lane takes requests")
+                raise self._too_late(journey.deadline_s) or UnavailableError("no lane takes requests")
             is_second_look = True
         raise UnavailableError("the service is closed")
 
@@ -386,10 +426,17 @@ class Router:
         counts: dict[str, int] = {}
         for one in self._open.values():
             counts[one.lane_id] = counts.get(one.lane_id, 0) + 1
+        suspected = {one.lane_id for one in self._open.values() if one.losses.company is not None}
         return [
             # Our own count is exact at once; the lane's own tells of other edges, a round late.
-            LaneLoad(lane_id, max(counts.get(lane_id, 0), status.num_waiting + status.num_running), status.is_draining)
+            LaneLoad(
+                lane_id,
+                max(counts.get(lane_id, 0), status.num_waiting + status.num_running),
+                status.is_draining,
+                status.has_suspects or lane_id in suspected,
+            )
             for lane_id, status in self._statuses.items()
+            if not self._watch.is_quiet(lane_id)
         ]
 
     def _within(self, request: CaptionRequest, deadline_s: float | None) -> CaptionRequest:
@@ -404,6 +451,7 @@ class Router:
         """Every feed of the lane is passed on, until the lane is gone."""
         try:
             async for feed in lane.feed():
+                self._heard(lane.lane_id)
                 is_new = lane.lane_id not in self._statuses
                 self._statuses[lane.lane_id] = feed.status
                 if is_new:
@@ -426,11 +474,10 @@ class Router:
         reader = self._readers.pop(lane_id, None)
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()
-        lost = UnavailableError(f"{lane_id} is gone")
+        self._watch.end(lane_id)
         for one in self._open.values():
             if one.lane_id == lane_id:
-                request_id = one.request.request_id
-                one.arrived.put_nowait(Chunk(request_id=request_id, finish_reason=FinishReason.ERROR, error=lost))
+                one.end(UnavailableError(f"{lane_id} is gone"))
 
     def _wake(self) -> None:
         self._changed.set()

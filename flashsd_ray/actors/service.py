@@ -38,6 +38,22 @@ class LaneStatus:
     total_rows: int = 0
     max_requests: int = 0  # running and waiting; one more is refused
     is_draining: bool = False
+    has_suspects: bool = False  # requests that lost another lane: nobody else gets a place until they are through
+    wait_s: float = 0.0  # until a request that comes now has a place, as far as the answers of late tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleScale:
+    """How many there are of one kind of part, and how that came about."""
+
+    role: str  # lane, encoder
+    desired: int
+    actual: int  # those that take requests
+    starting: int = 0
+    draining: int = 0
+    ups: int = 0  # decisions for more, so far
+    downs: int = 0
+    reason: str = ""  # of the last decision; empty where the number is fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +63,7 @@ class ServiceStatus:
     is_ready: bool
     lanes: tuple[LaneStatus, ...] = ()
     degraded: tuple[str, ...] = field(default=())  # sentences: what is lost, and what still works without it
+    scales: tuple[RoleScale, ...] = field(default=())  # where parts are counted
 
 
 class CaptionService(Protocol):

@@ -13,11 +13,16 @@ from flashsd_ray.client.answers import Caption, Model, Piece, caption_of, last_p
 from flashsd_ray.client.async_session import AsyncSession
 from flashsd_ray.client.calls import CallOptions, Calls
 from flashsd_ray.client.channel import Connection, PathText
+from flashsd_ray.client.continuing import Given
 from flashsd_ray.client.requests import Mode, Turn, Visuals, opening_of, request_of
 from flashsd_ray.client.retries import Retries, Timing
 from flashsd_ray.errors import UnavailableError
 from flashsd_ray.types import SamplingParams
 from flashsd_ray.wire.v1 import captioning_pb2 as pb
+
+
+class ClosedEarlyError(UnavailableError):
+    """An answer ended politely, and before its end."""
 
 
 class AsyncClient:
@@ -119,7 +124,8 @@ class AsyncClient:
     ) -> AsyncGenerator[Piece, None]:
         """The pieces of the answer as they are decoded; the last one says how it ended. Takes what ``caption`` takes.
 
-        Closing the generator cancels the request. It is made again only while nothing of the answer was given.
+        Closing the generator cancels the request. Where the connection is lost it is made again, and what was given
+        is left out: nothing repeats and nothing is missing.
 
         Raises:
             FlashSDError: as ``caption``.
@@ -130,19 +136,20 @@ class AsyncClient:
         )
         request = await self._calls.built(build, attempts)
         metadata = self._calls.metadata(request_id)
-        has_begun = False
+        given = Given()
         while True:
             call = self._calls.stub.CaptionStream(request, timeout=attempts.left_s(), metadata=metadata)
             try:
                 async with aclosing(_pieces(call)) as pieces:
                     async for piece in pieces:
-                        has_begun = True
-                        yield piece
+                        fresh = given.fresh(piece)
+                        if fresh is not None:
+                            attempts.succeeded()
+                            yield fresh
                 return
-            except grpc.aio.AioRpcError as failure:
-                error = self._calls.error(failure)
-                if has_begun:
-                    raise error from failure
+            except (grpc.aio.AioRpcError, ClosedEarlyError) as failure:
+                error = self._calls.error(failure) if isinstance(failure, grpc.aio.AioRpcError) else failure
+                given.restart()
                 await attempts.failed(error)
             finally:
                 call.cancel()
@@ -193,4 +200,4 @@ async def _pieces(call: grpc.aio.UnaryStreamCall[pb.CaptionRequest, pb.CaptionEv
             is_complete = True
             yield last_piece_of(request_id, event.finished)
     if not is_complete:
-        raise UnavailableError("the server closed the answer before its end")
+        raise ClosedEarlyError("the server closed the answer before its end", retry_after_s=0.0)

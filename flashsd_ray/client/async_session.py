@@ -36,6 +36,7 @@ class AsyncSession:
     def __init__(self, calls: Calls, opening: pb.Open) -> None:
         self._calls = calls
         self._opening = opening
+        self._is_continued = bool(opening.session_id)  # what an earlier client has of it is not known here
         self._outbox = Outbox()
         self._inbox = Inbox(self._outbox)
         self._attempts = Attempts(calls.options.retries, calls.options.timing, None)
@@ -120,7 +121,8 @@ class AsyncSession:
     ) -> AsyncGenerator[AnswerEvent, None]:
         """The events of the answer to a question about the frames sent so far, asked when the first is waited for.
 
-        Closing the generator cancels the question. It is asked again on a new connection only while no text was given.
+        Closing the generator cancels the question. When the connection is lost it is asked again, about the frames of
+        its time, and what was given is left out: nothing repeats and nothing is missing.
 
         Raises:
             FlashSDError: the question was refused, its answer was cut off, or the session is over.
@@ -230,6 +232,8 @@ class AsyncSession:
     async def _connection(self) -> FlashSDError | None:
         """One connection from its opening to its end: why it was lost, None when the session is over."""
         self._is_connected.clear()
+        if self._is_decided.is_set() and not self._is_continued:
+            self._opening.captions_received = self._inbox.num_captions
         call = self._calls.stub.StreamVideo(metadata=self._calls.metadata())
         writer = asyncio.create_task(self._write(call))
         try:

@@ -77,7 +77,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """The connection was lost and is there again; answers that had begun by themselves have ended unfinished."""
+    """The connection was lost and is there again; answers go on where they were."""
 
     next_frame: int  # index of the frame that the server expects next
     num_lost: int = 0  # frames that the server had taken over and holds no more

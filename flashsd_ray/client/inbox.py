@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flashsd_ray.client.continuing import Given
 from flashsd_ray.client.events import (
     AnswerDelta,
     AnswerEvent,
     AnswerFinished,
+    AnswerStarted,
     Progress,
     Refused,
     Resumed,
@@ -34,10 +37,13 @@ ANSWER_EVENTS: dict[str, Callable[[Any], AnswerEvent]] = {
 }
 
 
+NUM_CAPTIONS_KNOWN = 64  # of late, by name: as many as can come twice
+
+
 @dataclass(slots=True, eq=False)
 class _Question:
     events: AnswerQueue = field(default_factory=asyncio.Queue)
-    has_text: bool = False  # some of the answer was given
+    given: Given = field(default_factory=Given)
 
 
 class Inbox:
@@ -50,6 +56,9 @@ class Inbox:
         self._outbox = outbox
         self._questions: dict[str, _Question] = {}
         self._abandoned: set[str] = set()  # questions whose answers nobody waits for
+        self._captions: dict[str, Given] = {}  # answers that have begun by themselves
+        self._ended: deque[str] = deque(maxlen=NUM_CAPTIONS_KNOWN)  # captions that were whole, or refused
+        self.num_captions = 0  # that were whole, or refused
         self._events: asyncio.Queue[SessionEvent | None] = asyncio.Queue()  # None: nothing follows
 
     def expect(self, ask_id: str) -> AnswerQueue:
@@ -100,9 +109,11 @@ class Inbox:
             self.end(UnavailableError(f"the server has closed the session ({closed.reason})"))
 
     def interrupt(self, error: FlashSDError) -> None:
-        """The connection is lost: answers of which some was given end here, the other questions are asked again."""
-        for ask_id in [ask_id for ask_id, question in self._questions.items() if question.has_text]:
-            self._questions.pop(ask_id).events.put_nowait(error)
+        """The connection is lost: questions are asked again, and of their answers what was given is left out."""
+        for question in self._questions.values():
+            question.given.restart()
+        for given in self._captions.values():
+            given.restart()
         self._abandoned.clear()
 
     def resume(self, opened: pb.Opened, *, is_first: bool) -> None:
@@ -136,16 +147,39 @@ class Inbox:
 
     def _answered(self, event: AnswerEvent) -> None:
         ask_id, is_last = event.ask_id, isinstance(event, AnswerFinished)
-        if is_last or isinstance(event, AnswerDelta):
+        if is_last:
             self._outbox.settle(ask_id)
         question = self._questions.get(ask_id)
         if question is not None:
-            question.has_text |= isinstance(event, AnswerDelta)
-            question.events.put_nowait(event)
-        elif ask_id not in self._abandoned:
-            self._events.put_nowait(event)
+            self._tell(question.events, question.given, event)
+        elif ask_id not in self._abandoned and ask_id not in self._ended:
+            self._tell(self._events, self._captions.setdefault(ask_id, Given()), event)
+            self._count_caption(ask_id, is_last=is_last)
         if is_last:
             self._forget(ask_id)
+
+    def _tell(self, events: asyncio.Queue[Any], given: Given, event: AnswerEvent) -> None:
+        """What is new of the answer is where it belongs."""
+        if isinstance(event, AnswerStarted) and given.has_text:
+            return  # it begins again, and its reader has its beginning
+        if not isinstance(event, AnswerDelta):
+            events.put_nowait(event)
+            return
+        try:
+            fresh = given.fresh(event)
+        except UnavailableError as error:
+            events.put_nowait(error if event.ask_id in self._questions else _unusable(event.ask_id, error))
+            self._questions.pop(event.ask_id, None)
+            self._abandoned.add(event.ask_id)
+            return
+        if fresh is not None:
+            events.put_nowait(fresh)
+
+    def _count_caption(self, ask_id: str, *, is_last: bool) -> None:
+        if is_last:
+            self._captions.pop(ask_id, None)
+            self._ended.append(ask_id)
+            self.num_captions += 1
 
     def _refused(self, refused: Refused) -> None:
         if not refused.ask_id:
@@ -157,10 +191,16 @@ class Inbox:
         question = self._questions.get(refused.ask_id)
         if question is not None:
             question.events.put_nowait(refused.error)
-        elif refused.ask_id not in self._abandoned:
+        elif refused.ask_id not in self._abandoned and refused.ask_id not in self._ended:
             self._events.put_nowait(refused)
+            self._count_caption(refused.ask_id, is_last=True)
         self._forget(refused.ask_id)
 
     def _forget(self, ask_id: str) -> None:
         self._questions.pop(ask_id, None)
         self._abandoned.discard(ask_id)
+
+
+def _unusable(ask_id: str, error: FlashSDError) -> Refused:
+    """A caption that cannot be continued."""
+    return Refused(reason=str(error), code=error.grpc_status, ask_id=ask_id)

@@ -101,7 +101,13 @@ class Outbox:
         next_frame: int,  # index of the frame that the server expects next
     ) -> tuple[int, int]:
         """Everything unconfirmed will be written, on a new connection; returns how many frames were confirmed, and how
-        many lost: those that had been acknowledged and that the server expects again."""
+        many lost: those that had been acknowledged and that the server expects again.
+
+        Questions that had been written are asked again as what they are: about the frames that came before them.
+        """
+        for entry in self._entries[: self._num_written]:
+            if entry.ask_id:
+                entry.message.ask.is_again = True
         num_confirmed = self.acknowledge(next_frame - 1)
         frames = [entry for entry in self._entries if entry.frame is not None]
         first = frames[0].frame if frames else self.next_frame

@@ -120,7 +120,8 @@ class Client:
     ) -> Generator[Piece, None, None]:
         """The pieces of the answer as they are decoded; the last one says how it ended. Takes what ``caption`` takes.
 
-        Closing the generator cancels the request. It is made again only while nothing of the answer was given.
+        Closing the generator cancels the request. Where the connection is lost it is made again, and what was given
+        is left out: nothing repeats and nothing is missing.
 
         Raises:
             FlashSDError: as ``caption``.

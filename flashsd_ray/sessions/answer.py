@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from flashsd_ray.actors.service import CaptionService
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.errors import ProtocolError
+from flashsd_ray.sessions.asked import Asked
 from flashsd_ray.sessions.clock import Clock
 from flashsd_ray.sessions.events import AnswerDelta, AnswerFinished, AnswerStarted
 from flashsd_ray.sessions.frame_buffer import NOTHING, Snapshot
@@ -32,6 +33,8 @@ class Question:
     snapshot: Snapshot = NOTHING  # what it looks at
     period: Period = field(default_factory=lambda: Period(start_s=0.0, end_s=0.0))
     num_arrived: int = 0  # frames that had arrived by then
+    is_again: bool = False  # it was asked before the connection was lost
+    asked: Asked | None = None  # how it was placed
 
 
 class Answer:

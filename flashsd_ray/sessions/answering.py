@@ -8,9 +8,11 @@ from flashsd_ray.actors.service import CaptionService
 from flashsd_ray.config import Config
 from flashsd_ray.errors import FlashSDError, InvalidRequestError, OverloadedError, SequenceError
 from flashsd_ray.sessions.answer import Answer, Question
+from flashsd_ray.sessions.asked import Asked
 from flashsd_ray.sessions.clock import Clock
 from flashsd_ray.sessions.events import Ask, Mode, Refused
 from flashsd_ray.sessions.history import History
+from flashsd_ray.sessions.keeping import Keeping
 from flashsd_ray.sessions.mailboxes import Outbox
 from flashsd_ray.sessions.periods import Period
 from flashsd_ray.sessions.prefetching import Prefetcher
@@ -30,7 +32,9 @@ class Answers:
         outbox: Outbox,
         config: Config,
         clock: Clock,
+        keeping: Keeping,
     ) -> None:
+        self._keeping = keeping
         self._session = session
         self._service = service
         self._prefetcher = prefetcher
@@ -70,17 +74,31 @@ class Answers:
                 prompt=ask.prompt,
                 sampling=ask.sampling or self._session.settings.sampling,
                 keep_history=ask.keep_history,
+                is_again=ask.is_again,
                 asked_s=self._clock.now_s(),
             )
         )
 
+    def resume(self, captions_received: int | None) -> None:
+        """Captions that the client of an earlier stream does not have are given again, in their order."""
+        for asked in self._session.asked.captions_after(captions_received):
+            question = self._question_of(asked)
+            question.is_again = True
+            self._queue.put_nowait(self._opened(question))
+
     def place(self, question: Question) -> None:
-        """The question waits for its turn; it looks at what is held now.
+        """The question waits for its turn; it looks at what is held now, or at what it looked at before.
 
         Raises:
             InvalidRequestError: neither the question nor the session has a prompt.
             SequenceError: there is no frame to look at.
         """
+        before = self._session.asked.questions.get(question.ask_id) if question.is_again else None
+        if before is not None and not before.caption:
+            question.asked, question.prompt, question.sampling = before, before.prompt, before.sampling
+            question.period, question.keep_history = before.period, before.keep_history
+            self._queue.put_nowait(question)
+            return
         question.prompt = question.prompt or self._session.prompt
         if not question.prompt:
             raise InvalidRequestError("neither the question nor the session has a prompt")
@@ -90,6 +108,17 @@ class Answers:
         times_s = question.snapshot.times_s
         question.period = Period(start_s=float(times_s[0]), end_s=float(times_s[-1]))
         question.num_arrived = self._prefetcher.num_arrived
+        self._remember(
+            Asked.about(
+                question.snapshot,
+                ask_id=question.ask_id,
+                prompt=question.prompt,
+                sampling=question.sampling,
+                period=question.period,
+                keep_history=question.keep_history,
+            ),
+            question,
+        )
         self._queue.put_nowait(question)
 
     async def place_caption(self, period: Period) -> None:
@@ -98,19 +127,37 @@ class Answers:
         Waiting here holds the next frames back, so that every period has its caption however slow the model is.
         """
         await self._caption_place.acquire()
-        question = self._opened(
-            Question(
-                ask_id=self._fresh_id("caption"),
-                prompt=self._session.prompt,
-                sampling=self._session.settings.sampling,
-                is_caption=True,
-                asked_s=self._clock.now_s(),
-                snapshot=self._session.frames.snapshot().since(period.start_s),
-                period=period,
-                num_arrived=self._prefetcher.num_arrived,
-            )
+        session = self._session
+        ask_id = self._caption_id()
+        asked = Asked.about(
+            session.frames.snapshot().since(period.start_s),
+            ask_id=ask_id,
+            prompt=session.prompt,
+            sampling=session.settings.sampling,
+            period=period,
+            caption=session.num_captions,
         )
+        question = self._opened(self._question_of(asked))
+        question.num_arrived = self._prefetcher.num_arrived
+        self._remember(asked, question)
+        await self._keeping.keep()
         self._queue.put_nowait(question)
+
+    def _question_of(self, asked: Asked) -> Question:
+        """A caption's question."""
+        return Question(
+            ask_id=asked.ask_id,
+            prompt=asked.prompt,
+            sampling=asked.sampling,
+            is_caption=True,
+            asked_s=self._clock.now_s(),
+            period=asked.period,
+            asked=asked,
+        )
+
+    def _remember(self, asked: Asked, question: Question) -> None:
+        question.asked = asked
+        self._session.asked.add(asked, self._session.frames.generation)
 
     def close(self, question: Question) -> None:
         """The question has had its answer, or was refused."""
@@ -134,24 +181,49 @@ class Answers:
         """Answers one question after the other, until cancelled."""
         while True:
             question = await self._queue.get()
-            if question.is_caption:
+            if question.is_caption and not question.is_again:
                 self._caption_place.release()
             await self._answer(question)
             self.close(question)
 
     async def _answer(self, question: Question) -> None:
-        is_compared = question.is_caption and self._session.settings.mode is Mode.CHANGES
-        previous = self._session.last_caption if is_compared else None
-        answer = Answer(question, self._outbox, self._clock, previous=previous)
+        assert question.asked is not None  # it was placed
         try:
+            await self._begin(question, question.asked)
+            is_compared = question.is_caption and self._session.settings.mode is Mode.CHANGES
+            previous = question.asked.previous if is_compared else None
+            answer = Answer(question, self._outbox, self._clock, previous=previous)
             is_whole = not question.is_cancelled and await self._is_decoded(answer)
         except FlashSDError as error:
+            await self._end(question.asked)
             await self._outbox.put(Refused(reason=str(error), code=error.grpc_status, ask_id=question.ask_id))
             return
         reason = (answer.last.finish_reason if is_whole else None) or FinishReason.CANCELLED
-        if reason in (FinishReason.STOP, FinishReason.LENGTH):
+        if reason in (FinishReason.STOP, FinishReason.LENGTH) and not question.asked.is_done:
             self._keep(answer)
+        await self._end(question.asked)
         await answer.finish(reason)
+
+    async def _begin(self, question: Question, asked: Asked) -> None:
+        """The question has its turn: what it looks at is here, and what was said before is settled.
+
+        Raises:
+            UnavailableError: the frames that it looked at are not there any more.
+        """
+        if asked.snapshot is None:
+            asked.snapshot = await self._keeping.frames_of(asked)
+        question.snapshot = asked.snapshot
+        if asked.history is None:
+            asked.history = History() if question.is_caption else self._session.history
+            asked.previous = self._session.last_caption if question.is_caption else None
+            await self._keeping.keep()
+
+    async def _end(self, asked: Asked) -> None:
+        """The answer is done with, before its client is told."""
+        asked.is_done = True
+        if self._keeping.is_shared:
+            asked.snapshot = None  # the frames are kept elsewhere
+        await self._keeping.keep()
 
     async def _is_decoded(self, answer: Answer) -> bool:
         # A task of its own: cancelling a question cancels that one. Being cancelled here means that the stream ends.
@@ -170,7 +242,7 @@ class Answers:
 
     async def _decode(self, answer: Answer) -> None:
         question = answer.question
-        history = History() if question.is_caption else self._session.history
+        history = question.asked.history if question.asked is not None and question.asked.history else History()
         request = CaptionRequest(
             request_id=self._session.request_id(),
             turns=history.turns(question.snapshot, question.prompt),
@@ -197,6 +269,13 @@ class Answers:
         self._open[question.ask_id] = question
         self._none_open.clear()
         return question
+
+    def _caption_id(self) -> str:
+        """The name of the next caption, which is counted."""
+        while True:
+            self._session.num_captions += 1
+            if (name := f"caption-{self._session.num_captions}") not in self._open:
+                return name
 
     def _fresh_id(self, kind: str) -> str:
         while True:

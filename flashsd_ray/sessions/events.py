@@ -45,6 +45,7 @@ class Open:
     keep_first: int = 0  # 0: the server's choice
     max_frames: int = 0  # the same
     draft_length: int | None = None
+    captions_received: int | None = None  # when continuing: later ones come again; None: unfinished ones do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +78,7 @@ class Ask:
     ask_id: str = ""  # empty: the server makes one
     sampling: SamplingParams | None = None  # None: the session's
     keep_history: bool = False
+    is_again: bool = False  # it was asked on a connection that was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Snapshot:
     frames: np.ndarray  # [n, H, W, 3] uint8, read-only
     times_s: np.ndarray  # [n] float64
     generation: int  # snapshots of one generation are beginnings of each other
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # [n] int64, as the session counts
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -31,7 +32,9 @@ class Snapshot:
     def since(self, time_s: float) -> Snapshot:
         """The frames from this time on."""
         row = int(np.searchsorted(self.times_s, time_s))
-        return Snapshot(frames=self.frames[row:], times_s=self.times_s[row:], generation=self.generation)
+        return Snapshot(
+            frames=self.frames[row:], times_s=self.times_s[row:], generation=self.generation, numbers=self.numbers[row:]
+        )
 
     def visual(self, start: int, stop: int) -> VisualInput:
         """The frames of these rows as the model is shown them; there must be one."""
@@ -63,6 +66,7 @@ class FrameBuffer:
         self._reserve = reserve
         self._frames: np.ndarray | None = None  # [max_frames, H, W, 3]
         self._times_s = np.empty(policy.max_frames)
+        self._numbers = np.empty(policy.max_frames, np.int64)
 
     def prepare(
         self,
@@ -88,17 +92,20 @@ class FrameBuffer:
         self,
         pixels: np.ndarray,  # [H, W, 3] uint8, of the size that was prepared for
         time_s: float,  # not before that of the last frame
+        number: int = 0,  # as the session counts
     ) -> None:
         """The frame is held; older ones gave way where the window was full."""
         assert self._frames is not None
         gone = self.policy.dropped(self.num_held)
         if gone.stop > gone.start:
             self._frames, self._times_s = self._without(self._frames, gone), self._without(self._times_s, gone)
+            self._numbers = self._without(self._numbers, gone)
             self.num_held -= gone.stop - gone.start
             self.num_dropped += gone.stop - gone.start
             self.generation += 1
         self._frames[self.num_held] = pixels
         self._times_s[self.num_held] = time_s
+        self._numbers[self.num_held] = number
         self.num_held += 1
 
     def snapshot(self) -> Snapshot:
@@ -107,7 +114,19 @@ class FrameBuffer:
             return NOTHING
         frames, times_s = self._frames[: self.num_held], self._times_s[: self.num_held]
         frames.flags.writeable = False
-        return Snapshot(frames=frames, times_s=times_s, generation=self.generation)
+        numbers = self._numbers[: self.num_held]
+        return Snapshot(frames=frames, times_s=times_s, generation=self.generation, numbers=numbers)
+
+    def restore(self, snapshot: Snapshot, num_dropped: int) -> None:
+        """What was held elsewhere is held here.
+
+        Raises:
+            OverloadedError: there is no memory for a window of such frames.
+        """
+        for pixels, time_s, number in zip(snapshot.frames, snapshot.times_s, snapshot.numbers, strict=True):
+            self.prepare(pixels)
+            self.push(pixels, float(time_s), int(number))
+        self.generation, self.num_dropped = snapshot.generation, num_dropped
 
     def _without(self, rows: np.ndarray, gone: slice) -> np.ndarray:
         kept = np.empty_like(rows)

@@ -54,7 +54,7 @@ class Intake:
             await self._keep_to_the_rate()
             max_frames = self._session.settings.policy.max_frames
             pixels = await pixels_of(message.image, label, self._config, max_frames=max_frames)
-            await self._take(pixels, message.timestamp_s)
+            await self._take(pixels, message.timestamp_s, message.image)
         except FlashSDError:
             self.count_refused()
             self._places.release()
@@ -109,12 +109,14 @@ class Intake:
         if wait_s > 0:
             await self._clock.sleep(wait_s)
 
-    async def _take(self, pixels: np.ndarray, timestamp_s: float | None) -> None:
+    async def _take(
+        self, pixels: np.ndarray, timestamp_s: float | None, image: bytes | np.ndarray | None = None
+    ) -> None:
         session = self._session
         session.frames.prepare(pixels)
         time_s = session.time_of(timestamp_s)
         period = session.periods.ended_by(time_s) if session.periods is not None else None
         if period is not None:
             await self._on_period(period)
-        session.take(pixels, time_s)
+        session.take(pixels, time_s, image)
         self._prefetcher.frame_arrived()

@@ -35,7 +35,7 @@ async def watch(
     if opening is None:
         return
     session = await sessions.claim(opening, service.card, caller)
-    stream = LiveStream(session, inputs, service, sessions, config)
+    stream = LiveStream(session, inputs, service, sessions, config, captions_received=opening.captions_received)
     try:
         yield stream.opened
         while (event := await stream.next_event()) is not None:

@@ -11,8 +11,10 @@ the window surely holds, and the first frame of each slot is taken.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from flashsd_ray.errors import InvalidRequestError
 from flashsd_ray.media.sampling import exact
@@ -42,6 +44,15 @@ class Grid:
         """When a step begins; a frame must have been taken."""
         assert self._origin is not None
         return float(self._origin + number * self.step_s)
+
+    def state(self) -> list[object]:
+        """Plain values that ``restore`` takes."""
+        return [None if self._origin is None else str(self._origin), self._last]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """The steps are numbered as where this state was taken."""
+        origin, self._last = state
+        self._origin = None if origin is None else Fraction(origin)
 
     def take(self, time_s: float) -> bool:
         """Whether this frame, which comes after those before it, is the first of its step."""
@@ -76,6 +87,15 @@ class Periods:
         if self._number is None or self._grid.number(time_s) // self._frames_per_period == self._number:
             return None
         return self._period(self._number)
+
+    def state(self) -> list[object]:
+        """Plain values that ``restore`` takes."""
+        return [*self._grid.state(), self._number]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """The periods are those of where this state was taken."""
+        *grid, self._number = state
+        self._grid.restore(grid)
 
     def take(self, time_s: float) -> bool:
         """Whether this frame is looked at; it lies in the current period from here on."""

@@ -11,6 +11,7 @@ import asyncio
 from flashsd_ray.actors.service import CaptionService
 from flashsd_ray.errors import FlashSDError
 from flashsd_ray.sessions.events import FrameAck
+from flashsd_ray.sessions.keeping import Keeping
 from flashsd_ray.sessions.mailboxes import Outbox
 from flashsd_ray.sessions.session import Session
 from flashsd_ray.types import CaptionRequest
@@ -25,9 +26,11 @@ class Prefetcher:
         service: CaptionService,
         outbox: Outbox,
         places: asyncio.Semaphore,  # one is given back for every frame that is acknowledged
+        keeping: Keeping,
         *,
         timeout_s: float | None,
     ) -> None:
+        self._keeping = keeping
         self.num_arrived = 0
         self._session = session
         self._service = service
@@ -77,6 +80,7 @@ class Prefetcher:
                 await self._prefetch()
             num_new = num_arrived - self._num_settled
             if num_new:
+                await self._keeping.keep()  # a client forgets what is acknowledged
                 await self._outbox.put(
                     FrameAck(frame=frame, frames_held=held, frames_dropped=dropped, tokens_cached=self._tokens_cached)
                 )

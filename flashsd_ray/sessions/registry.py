@@ -15,6 +15,8 @@ from flashsd_ray.config import Config
 from flashsd_ray.errors import NotFoundError, OverloadedError, SequenceError, UnavailableError
 from flashsd_ray.sessions.clock import Clock, MonotonicClock
 from flashsd_ray.sessions.events import CloseReason, Open
+from flashsd_ray.sessions.keeper import SessionKeeper, settings_of, snapshot_of
+from flashsd_ray.sessions.keeping import Keeping
 from flashsd_ray.sessions.session import Attachment, Session
 from flashsd_ray.sessions.settings import Settings
 
@@ -22,7 +24,13 @@ from flashsd_ray.sessions.settings import Settings
 class SessionRegistry:
     """Knows every session, who it belongs to, and how much memory they hold."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        keeper: SessionKeeper | None = None,  # where other edges find the sessions; None: they are here only
+    ) -> None:
+        self._keeper = keeper
         self.clock = clock or MonotonicClock()
         self.is_draining = False
         self._config = config
@@ -64,10 +72,16 @@ class SessionRegistry:
             raise UnavailableError("no session is opened here any more; open it at another edge")
         self._forget_expired()
         if not opening.session_id:
-            return self._new(Settings.of(opening, card, self._config), caller)
+            return await self._opened(Settings.of(opening, card, self._config), caller)
+        if self._keeper is not None:
+            await self._bring(self._keeper, opening, caller)
         while (session := self._find(opening, caller)).attachment is not None:
             await session.attachment.stop(SequenceError("the session goes on in another stream"))
         return session
+
+    def keeping(self, session: Session) -> Keeping:
+        """How the session is kept for other edges."""
+        return Keeping(session, self._keeper)
 
     def attach(self, session: Session, attachment: Attachment) -> None:
         """The session has a client."""
@@ -82,7 +96,7 @@ class SessionRegistry:
         session.attachment = None
         self._lost[session.session_id] = self.clock.now_s()
         if is_over:
-            self._forget(session.session_id)
+            self._forget(session.session_id, is_here_only=False)
         if not self.num_attached:
             self._nobody.set()
 
@@ -97,22 +111,61 @@ class SessionRegistry:
         """No session has a client."""
         await self._nobody.wait()
 
-    def _new(self, settings: Settings, caller: str) -> Session:
-        if len(self._sessions) >= self._config.sessions.max_sessions:
-            if not self._lost:
-                raise OverloadedError(f"{len(self._sessions)} sessions are open (sessions.max_sessions)")
-            self._forget(next(iter(self._lost)))
-        session_id = secrets.token_urlsafe(12)
+    async def _opened(self, settings: Settings, caller: str) -> Session:
+        self._make_room()
+        session_id, token = secrets.token_urlsafe(12), ""
+        if self._keeper is not None:
+            session_id, token = await self._keeper.create(caller, settings)
+            self._make_room()
+        return self._added(self._made(settings, caller, session_id, token))
+
+    async def _bring(self, keeper: SessionKeeper, opening: Open, caller: str) -> None:
+        """The session is here as it is kept, unless it is here as it was kept last."""
+        here = self._sessions.get(opening.session_id)
+        try:
+            kept = await keeper.find(opening.session_id, opening.resume_token, caller)
+        except (NotFoundError, UnavailableError):
+            if here is None:
+                raise
+            return
+        state = kept.get("state")
+        if here is not None:
+            if state is None or state["counts"]["revision"] <= here.revision:
+                return
+            if here.attachment is not None:
+                await here.attachment.stop(SequenceError("the session goes on at another edge"))
+            self._forget(opening.session_id, is_here_only=False)
+        session = self._made(settings_of(kept["settings"]), caller, opening.session_id, opening.resume_token)
+        if state is not None:
+            max_frames = session.settings.policy.max_frames
+            pixels = await keeper.frames(opening.session_id, state["numbers"], max_frames)
+            session.restore(state, snapshot_of(pixels, state["numbers"], state["times_s"], state["generation"]))
+        if opening.session_id not in self._sessions:  # another stream may have been quicker
+            self._make_room()
+            self._added(session)
+
+    def _made(self, settings: Settings, caller: str, session_id: str, token: str) -> Session:
         session = Session(
             settings,
             self._config,
             session_id=session_id,
             caller=caller,
+            resume_token=token,
             reserve=functools.partial(self._reserve, session_id),
         )
-        self._sessions[session_id] = session
-        self._lost[session_id] = self.clock.now_s()
+        session.unkept = None if self._keeper is None else []
         return session
+
+    def _added(self, session: Session) -> Session:
+        self._sessions[session.session_id] = session
+        self._lost[session.session_id] = self.clock.now_s()
+        return session
+
+    def _make_room(self) -> None:
+        if len(self._sessions) >= self._config.sessions.max_sessions:
+            if not self._lost:
+                raise OverloadedError(f"{len(self._sessions)} sessions are open (sessions.max_sessions)")
+            self._forget(next(iter(self._lost)))
 
     def _find(self, opening: Open, caller: str) -> Session:
         session = self._sessions.get(opening.session_id)
@@ -131,7 +184,9 @@ class SessionRegistry:
             )
         self._held_bytes[session_id] = num_bytes
 
-    def _forget(self, session_id: str) -> None:
+    def _forget(self, session_id: str, *, is_here_only: bool = True) -> None:
+        if self._keeper is not None and is_here_only:
+            self._keeper.release(session_id)
         self._lost.pop(session_id, None)
         self._held_bytes.pop(session_id, None)
         del self._sessions[session_id]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flashsd_ray.actors.service import ModelCard
 from flashsd_ray.config import Config
@@ -68,6 +70,12 @@ class Settings:
             frame_tokens=frame_tokens,
             history_tokens=reserved // 2 if frame_tokens else positions // 2,
         )
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Settings:
+        """The settings whose plain values these are."""
+        policy = WindowPolicy(**state["policy"])
+        return cls(**(dict(state) | {"mode": Mode(state["mode"]), "policy": policy}))
 
 
 def check_text(text: str, config: Config) -> None:

@@ -71,6 +71,8 @@ class LiveStream:
         service: CaptionService,
         sessions: SessionRegistry,
         config: Config,
+        *,
+        captions_received: int | None = None,  # by an earlier stream of the session; None: that is not known
     ) -> None:
         limits, timeout_s = config.sessions, config.serving.request_timeout_s or None
         self._session = session
@@ -83,8 +85,10 @@ class LiveStream:
             limits.max_waiting_frames + limits.max_waiting_asks + 1, limits.max_frame_bytes
         )
         self._outbox = Outbox(limits.max_waiting_events)
-        self._prefetcher = Prefetcher(session, service, self._outbox, self._places, timeout_s=timeout_s)
-        self._answers = Answers(session, service, self._prefetcher, self._outbox, config, self._clock)
+        self._keeping = keeping = sessions.keeping(session)
+        self._prefetcher = Prefetcher(session, service, self._outbox, self._places, keeping, timeout_s=timeout_s)
+        self._answers = Answers(session, service, self._prefetcher, self._outbox, config, self._clock, keeping)
+        self._answers.resume(captions_received)
         self._intake = Intake(session, self._prefetcher, self._places, config, self._clock, self._answers.place_caption)
         self._source: type[PushFrame] | type[PushChunk] | None = None  # what the frames of this stream come as
         self._closing: CloseReason | None = None
@@ -136,6 +140,8 @@ class LiveStream:
         finally:
             self._tasks.clear()  # they hold this stream, and through it every frame of the session
             self._sessions.release(self._session, self, is_over=self._is_over)
+            if self._is_over:
+                await self._keeping.forget()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -207,6 +213,7 @@ class LiveStream:
                 await self._intake.chunk(message)
             case Question():
                 self._answers.place(message)
+                await self._keeping.keep()
             case SetPrompt():
                 self._set_prompt(message.prompt)
             case Unusable():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from flashsd_ray.errors import ConfigError
@@ -56,6 +57,27 @@ def parse_address(
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
     )
+
+
+def with_password_of(
+    path: str,  # empty: the address is left as it is
+    address: RedisAddress,
+) -> RedisAddress:
+    """The address with the password that the file holds, without the line break at its end.
+
+    Raises:
+        ConfigError: the file cannot be read, or there is a password already; the message holds neither.
+    """
+    if not path:
+        return address
+    if address.password is not None:
+        raise ConfigError("stores.url and stores.password_file both hold a password")
+    try:
+        password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"stores.password_file: {path} cannot be read: {reason}") from None
+    return replace(address, password=password)
 
 
 def _network_address(parts: SplitResult, port: int) -> RedisAddress:

@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flashsd_ray.config import StoresConfig
 from flashsd_ray.stores.link import Link
-from flashsd_ray.stores.redis_address import parse_address
+from flashsd_ray.stores.redis_address import parse_address, with_password_of
 from flashsd_ray.stores.redis_connection import Deadline, make_pool
 from flashsd_ray.stores.store import StoreCounts
 
@@ -38,8 +38,8 @@ class RedisStore:
     """Keeps values under ``stores.prefix`` in the Redis at ``stores.url``; every call ends within stores.timeout_s."""
 
     def __init__(self, config: StoresConfig, *, wait: Callable[[float], bool] | None = None) -> None:
-        """Raises ConfigError when the address or stores.tls_ca cannot be used; a Redis that is away is no error."""
-        address = parse_address(config.url)
+        """Raises ConfigError when address, stores.password_file or stores.tls_ca cannot be used; a Redis may be away."""
+        address = with_password_of(config.password_file, parse_address(config.url))
         self._config = config
         self._name = f"Redis at {address.shown}"
         self._deadline = Deadline()

@@ -14,6 +14,9 @@ from flashsd_ray.serving.grpc.handlers import SERVICE, add_to_server
 from flashsd_ray.serving.grpc.health import Health
 from flashsd_ray.serving.grpc.servicer import CaptioningServicer
 from flashsd_ray.serving.protection import Gatekeeper
+from flashsd_ray.sessions.keeper import SessionKeeper
+from flashsd_ray.sessions.registry import SessionRegistry
+from flashsd_ray.stores.store import Store, open_store
 
 # How often those who watch the health service are brought up to date.
 HEALTH_PERIOD_S = 2.0
@@ -32,6 +35,7 @@ class GrpcEdge:
         drain_timeout_s: float,
     ) -> None:
         self.port = port  # that clients connect to
+        self.store: Store | None = None  # where sessions are kept; closed with the edge
         self._server, self._servicer, self._health = server, servicer, health
         self._drain_timeout_s = drain_timeout_s
 
@@ -43,6 +47,8 @@ class GrpcEdge:
         await self._health.drain()
         self._servicer.drain()
         await self._server.stop(self._drain_timeout_s if grace_s is None else grace_s)
+        if self.store is not None:
+            self.store.close()
 
 
 async def open_grpc_edge(
@@ -56,7 +62,12 @@ async def open_grpc_edge(
         ConfigError: the files of keys or for TLS cannot be used, or nobody can listen on that address.
     """
     gatekeeper = gatekeeper or Gatekeeper(config.serving)
-    return await start(CaptioningServicer(service, config, gatekeeper), config.serving)
+    store = open_store(config.stores)
+    is_kept = store.is_shared and config.sessions.keep_in_store
+    sessions = SessionRegistry(config, keeper=SessionKeeper(store, config) if is_kept else None)
+    edge = await start(CaptioningServicer(service, config, gatekeeper, sessions=sessions), config.serving)
+    edge.store = store
+    return edge
 
 
 async def start(

@@ -88,6 +88,7 @@ class LiveReader:
             keep_first=message.keep_first,
             max_frames=message.max_frames,
             draft_length=message.draft_length if message.HasField("draft_length") else None,
+            captions_received=message.captions_received if message.HasField("captions_received") else None,
         )
 
     def _ask(self, message: pb.Ask) -> Ask:
@@ -96,6 +97,7 @@ class LiveReader:
             ask_id=message.ask_id,
             sampling=self._sampling(message, "ask.sampling"),
             keep_history=message.keep_history,
+            is_again=message.is_again,
         )
 
     async def _frame(self, message: pb.Frame) -> PushFrame:

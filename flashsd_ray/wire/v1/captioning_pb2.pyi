@@ -238,7 +238,7 @@ class StreamVideoRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., chunk: _Optional[_Union[VideoChunk, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., set_prompt: _Optional[_Union[SetPrompt, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("model", "session_id", "resume_token", "mode", "period_s", "prompt", "sampling", "keep_first", "max_frames", "draft_length")
+    __slots__ = ("model", "session_id", "resume_token", "mode", "period_s", "prompt", "sampling", "keep_first", "max_frames", "draft_length", "captions_received")
     class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         MODE_UNSPECIFIED: _ClassVar[Open.Mode]
@@ -259,6 +259,7 @@ class Open(_message.Message):
     KEEP_FIRST_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAMES_FIELD_NUMBER: _ClassVar[int]
     DRAFT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CAPTIONS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     model: str
     session_id: str
     resume_token: str
@@ -269,7 +270,8 @@ class Open(_message.Message):
     keep_first: int
     max_frames: int
     draft_length: int
-    def __init__(self, model: _Optional[str] = ..., session_id: _Optional[str] = ..., resume_token: _Optional[str] = ..., mode: _Optional[_Union[Open.Mode, str]] = ..., period_s: _Optional[float] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., keep_first: _Optional[int] = ..., max_frames: _Optional[int] = ..., draft_length: _Optional[int] = ...) -> None: ...
+    captions_received: int
+    def __init__(self, model: _Optional[str] = ..., session_id: _Optional[str] = ..., resume_token: _Optional[str] = ..., mode: _Optional[_Union[Open.Mode, str]] = ..., period_s: _Optional[float] = ..., prompt: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., keep_first: _Optional[int] = ..., max_frames: _Optional[int] = ..., draft_length: _Optional[int] = ..., captions_received: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("image", "timestamp_s")
@@ -290,16 +292,18 @@ class VideoChunk(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., is_last: _Optional[bool] = ..., fps: _Optional[float] = ...) -> None: ...
 
 class Ask(_message.Message):
-    __slots__ = ("prompt", "ask_id", "sampling", "keep_history")
+    __slots__ = ("prompt", "ask_id", "sampling", "keep_history", "is_again")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     ASK_ID_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     KEEP_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    IS_AGAIN_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     ask_id: str
     sampling: Sampling
     keep_history: bool
-    def __init__(self, prompt: _Optional[str] = ..., ask_id: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., keep_history: _Optional[bool] = ...) -> None: ...
+    is_again: bool
+    def __init__(self, prompt: _Optional[str] = ..., ask_id: _Optional[str] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., keep_history: _Optional[bool] = ..., is_again: _Optional[bool] = ...) -> None: ...
 
 class SetPrompt(_message.Message):
     __slots__ = ("prompt",)

@@ -335,12 +335,12 @@ def test_only_the_shared_weights_of_the_target_stay_in_memory(monkeypatch: pytes
     loaded: list[Any] = []
 
     def load(*args: Any, **options: Any) -> Any:
-        target = load_configured(*args, **options)
+        target = load_undecoding(*args, **options)
         loaded.extend(map(ref, (target.model, target.decoder, target.text_model)))
         return target
 
-    load_configured = drafter_host.load_configured
-    monkeypatch.setattr(drafter_host, "load_configured", load)
+    load_undecoding = drafter_host.load_undecoding
+    monkeypatch.setattr(drafter_host, "load_undecoding", load)
     host = DrafterHost.load(Config())
     assert len(loaded) == 3
     assert all(part() is None for part in loaded)

@@ -48,7 +48,11 @@ class LetterEncoding:
         self.is_lost = False
         self.num_encoded = 0
 
-    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
+    async def reserve(self, ticket: str) -> None:
+        if self.is_lost:
+            raise UnavailableError("this encoder is lost")
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
         if self.is_lost:
             raise UnavailableError("this encoder is lost")
         self.num_encoded += 1

@@ -30,7 +30,10 @@ class Encoding:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def encode(self, conversation: Conversation, trace: str = "") -> Encoded:
+    async def reserve(self, ticket: str) -> None:
+        pass
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
         await self.gate.wait()
         return Encoded(prompt=None)
 
@@ -60,6 +63,9 @@ class ScriptedLane:
             if isinstance(said, BaseException):
                 raise said
             yield said
+
+    async def reserve(self, request_id: str, company: int) -> None:
+        pass
 
     async def submit(self, request: CaptionRequest, encoded: Encoded) -> None:
         self.submitted.put_nowait(request)

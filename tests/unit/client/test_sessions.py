@@ -439,20 +439,79 @@ class TestLostConnections:
         async with client.watch() as session:
             assert (await session.answer("What?")).text == "a dog"
 
-    async def test_a_question_with_half_an_answer_is_not(self, client: AsyncClient, servicer: Servicer) -> None:
+    async def test_half_an_answer_is_continued_where_it_was(self, client: AsyncClient, servicer: Servicer) -> None:
         async def first(line: Line) -> None:
             await line.opened()
             ask = await line.read("ask")
-            await line.say(answer_delta=pb.AnswerDelta(ask_id=ask.ask_id, delta=pb.Delta(text="a")))
-            await line.drop(details="power cut")
+            assert not ask.is_again
+            await line.say(answer_started=pb.AnswerStarted(ask_id=ask.ask_id))
+            await line.say(answer_delta=pb.AnswerDelta(ask_id=ask.ask_id, delta=pb.Delta(text="a ")))
+            await line.drop()
 
-        servicer.lines.extend([first, _polite])
+        async def second(line: Line) -> None:
+            await line.opened()
+            ask = await line.read("ask")
+            assert ask.is_again
+            await line.answer(ask.ask_id, "a", " big", " dog")
+            await line.read("end")
+            await line.close()
+
+        servicer.lines.extend([first, second])
+        async with client.watch() as session:
+            events = [event async for event in session.ask("What?")]
+        assert [type(event) for event in events][::4] == [AnswerStarted, AnswerFinished]
+        assert [event.text for event in events if isinstance(event, AnswerDelta)] == ["a ", "big", " dog"]
+
+    async def test_an_answer_that_comes_out_differently_is_not_continued(
+        self, client: AsyncClient, servicer: Servicer
+    ) -> None:
+        async def first(line: Line) -> None:
+            await line.opened()
+            ask = await line.read("ask")
+            await line.say(answer_delta=pb.AnswerDelta(ask_id=ask.ask_id, delta=pb.Delta(text="a cat")))
+            await line.drop()
+
+        async def second(line: Line) -> None:
+            await line.opened()
+            await line.answer((await line.read("ask")).ask_id, "a dog")
+            await line.read("end")
+            await line.close()
+
+        servicer.lines.extend([first, second])
         async with client.watch() as session:
             events = session.ask("What?")
             assert isinstance(await events.__anext__(), AnswerDelta)
-            with pytest.raises(UnavailableError, match="power cut"):
+            with pytest.raises(UnavailableError, match="differently"):
                 await events.__anext__()
-            assert await session.events().__anext__() == Resumed(next_frame=0)
+
+    async def test_captions_go_on_where_they_were(self, client: AsyncClient, servicer: Servicer) -> None:
+        openings = []
+
+        async def first(line: Line) -> None:
+            await line.opened()
+            await line.answer("caption-1", "one")
+            await line.say(answer_started=pb.AnswerStarted(ask_id="caption-2"))
+            await line.say(answer_delta=pb.AnswerDelta(ask_id="caption-2", delta=pb.Delta(text="tw")))
+            await line.drop()
+
+        async def second(line: Line) -> None:
+            await line.opened()
+            openings.append(line.opening)
+            for number, texts in enumerate((("one",), ("t", "wo"), ("three",)), 1):
+                await line.answer(f"caption-{number}", *texts)  # the first is one too many
+            await line.close()
+
+        servicer.lines.extend([first, second])
+        async with client.watch(mode="periodic", period_s=1.0, prompt="?") as session:
+            events = [event async for event in session.events()]
+        assert openings[0].captions_received == 1
+        told = dict.fromkeys(("caption-1", "caption-2", "caption-3"), "")
+        for event in events:
+            if isinstance(event, AnswerDelta):
+                told[event.ask_id] += event.text
+        assert list(told.values()) == ["one", "two", "three"]
+        ended = [event.ask_id for event in events if isinstance(event, AnswerFinished)]
+        assert ended == list(told)
 
     async def test_the_new_connection_has_the_new_prompt(self, client: AsyncClient, servicer: Servicer) -> None:
         async def first(line: Line) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from flashsd_ray.config import StoresConfig
 from flashsd_ray.errors import ConfigError
-from flashsd_ray.stores.redis_address import RedisAddress, parse_address
+from flashsd_ray.stores.redis_address import RedisAddress, parse_address, with_password_of
 
 USER, PASSWORD = "someone", "hunter2"
 
@@ -105,3 +106,26 @@ def test_no_representation_holds_the_password() -> None:
     for value in (StoresConfig(url=url), parse_address(url)):
         assert PASSWORD not in repr(value)
         assert PASSWORD not in str(value)
+
+
+def test_a_password_may_be_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret: with/all@signs\n", encoding="utf-8")
+    address = with_password_of(str(secret), parse_address("redis://ann@host:1/2"))
+    assert (address.username, address.password, address.host) == ("ann", "s3cret: with/all@signs", "host")
+    assert "s3cret" not in repr(address)
+    assert with_password_of("", address) is address
+
+
+def test_a_password_has_one_place(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret", encoding="utf-8")
+    with pytest.raises(ConfigError, match="both") as caught:
+        with_password_of(str(secret), parse_address("redis://:other@host"))
+    assert "s3cret" not in str(caught.value)
+    assert "other" not in str(caught.value)
+    with pytest.raises(ConfigError, match="No such file"):
+        with_password_of(str(tmp_path / "missing"), parse_address("redis://host"))
+    secret.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="no text"):
+        with_password_of(str(secret), parse_address("redis://host"))

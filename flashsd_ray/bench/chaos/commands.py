@@ -1,0 +1,38 @@
+"""The chaos measurement and its options; what measures is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from flashsd_ray.bench.chaos.schedule import KINDS
+from flashsd_ray.bench.report import Report
+
+
+def add_measurements(measurements: Any) -> None:
+    """The subparsers know the measurement."""
+    text = "parts are killed, hang and are late under load; every answer against the undisturbed one"
+    parser: argparse.ArgumentParser = measurements.add_parser("chaos", help=text, description=f"{text.capitalize()}.")
+    parser.add_argument("--requests", type=int, metavar="N", help="through HTTP, gRPC and live sessions (default: 200)")
+    parser.add_argument("--faults", type=int, metavar="N", help="of all kinds in turn (default: 30)")
+    parser.add_argument("--seed", type=int, default=1, help="of the schedule (default: 1)")
+    parser.add_argument("--concurrency", type=int, metavar="N", default=8, help="requests open at a time (default: 8)")
+    names = [f"{action}-{target}" for action, target in KINDS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help=f"of: {', '.join(names)}")
+    parser.add_argument("--placement", choices=("colocated", "dedicated"), default="dedicated")
+    parser.add_argument("--verbose", action="store_true", help="tell each fault as it is recovered from")
+    parser.add_argument("--model", default="demo", help="hub id, directory or 'demo'")
+    parser.add_argument("--dtype", default="float32", choices=("auto", "float32", "bfloat16"), help="default: float32")
+    parser.add_argument("--threads", type=int, default=1, help="of one operation; 0: as the engine decides")
+    parser.add_argument("--set", dest="assignments", metavar="SECTION.NAME=VALUE", action="append", default=[])
+    parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG file for a time-line of it")
+    parser.set_defaults(measure=_measure)
+
+
+def _measure(arguments: argparse.Namespace) -> Report:
+    found: Report = import_module("flashsd_ray.bench.chaos.report").report(arguments)
+    return found

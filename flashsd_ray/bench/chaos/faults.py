@@ -1,0 +1,164 @@
+"""Faults of a schedule, one after the other as the load goes on, and how long each is felt."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flashsd_ray.bench.chaos.cluster import Cluster, is_running, process_of, send
+from flashsd_ray.bench.chaos.redis import RedisProcess
+from flashsd_ray.bench.chaos.schedule import Fault, Target
+from flashsd_ray.config import PlacementConfig
+
+LOOK_S = 0.1
+GIVE_UP_S = 300.0  # nobody waits longer for a part to be back
+PREFIXES: dict[Target, str] = {"lane": "lane-", "encoder": "encoder-", "drafter": "drafter-of-"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Felt:
+    """What came of one fault; times are seconds since the load began."""
+
+    fault: Fault
+    victim: str = ""
+    began_s: float = 0.0
+    whole_s: float | None = None  # when everything was there again; None: it never was
+    answered_s: float | None = None  # when the first request that was sent after the fault had its answer
+
+    @property
+    def recovery_s(self) -> float | None:
+        """Until everything was there again."""
+        return None if self.whole_s is None else self.whole_s - self.began_s
+
+    @property
+    def outage_s(self) -> float | None:
+        """Until a request that was sent after the fault was answered."""
+        return None if self.answered_s is None else self.answered_s - self.began_s
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "kind": self.fault.kind,
+            "victim": self.victim,
+            "began_s": self.began_s,
+            "recovery_s": self.recovery_s,
+            "outage_s": self.outage_s,
+        }
+
+
+class Saboteur:
+    """Hurts a cluster, and watches it recover."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        redis: RedisProcess,
+        placement: PlacementConfig,
+        now: Callable[[], float],
+    ) -> None:
+        self._cluster = cluster
+        self._redis = redis
+        self._placement = placement
+        self._now = now
+        self._stopped: dict[int, str] = {}  # processes that hang by our doing
+
+    async def hurt(self, fault: Fault) -> Felt:
+        """The fault has happened, and everything is there again or was waited for in vain."""
+        felt = Felt(fault=fault, began_s=self._now())
+        try:
+            await asyncio.wait_for(self._carried_out(felt), GIVE_UP_S)
+            felt.whole_s = self._now()
+        except asyncio.TimeoutError:
+            pass
+        return felt
+
+    def leftovers(self) -> list[str]:
+        """Parts that were stopped and whose processes nobody has ended; they are ended now."""
+        left = {pid: name for pid, name in self._stopped.items() if is_running(pid)}
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        return sorted(left.values())
+
+    async def _carried_out(self, felt: Felt) -> None:
+        fault = felt.fault
+        if fault.target == "redis":
+            felt.victim = "redis"
+            await (self._redis.restart() if fault.action == "restart" else self._redis.delay(fault.length_s))
+            await self._redis.answers()
+        elif fault.target in PREFIXES:
+            await self._hurt_part(felt)
+        else:
+            felt.victim = await self._cluster.kill(fault.target)
+            while await self._cluster.identity(fault.target) in ("", felt.victim):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(LOOK_S)
+        while not await self._is_whole(fault.target):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(LOOK_S)
+
+    async def _hurt_part(self, felt: Felt) -> None:
+        fault = felt.fault
+        name, pid = await self._chosen(fault)
+        felt.victim, felt.began_s = name, self._now()
+        if fault.action == "delay":
+            send(pid, signal.SIGSTOP)
+            await asyncio.sleep(fault.length_s)
+            send(pid, signal.SIGCONT)
+            return
+        if fault.action == "hang":
+            self._stopped[pid] = name
+        send(pid, signal.SIGKILL if fault.action == "kill" else signal.SIGSTOP)
+        while is_running(pid):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(LOOK_S)
+
+    async def _chosen(self, fault: Fault) -> tuple[str, int]:
+        while True:
+            parts = await self._cluster.parts()
+            names = sorted(name for name in parts if name.startswith(PREFIXES[fault.target]))
+            if names:
+                name = names[int(fault.pick * len(names))]
+                if pid := await process_of(parts[name]):
+                    return name, pid
+            await asyncio.sleep(LOOK_S)
+
+    async def _is_whole(self, target: Target) -> bool:
+        """Whether the parts of this kind are all there and answer; with the fleet, everything."""
+        if target in ("http-edge", "grpc-edge"):
+            return await (self._cluster.http_answers() if target == "http-edge" else self._cluster.grpc_answers())
+        if target == "redis":
+            return True
+        placement, parts = self._placement, await self._cluster.parts()
+        if target != "fleet":
+            parts = {name: handle for name, handle in parts.items() if name.startswith(PREFIXES[target])}
+        counts = {prefix: sum(name.startswith(prefix) for name in parts) for prefix in PREFIXES.values()}
+        wanted = {
+            "lane-": placement.num_lanes,
+            "encoder-": placement.num_encoders,
+            "drafter-of-": placement.num_lanes if placement.kind == "dedicated" else 0,
+        }
+        concerned = wanted if target == "fleet" else {PREFIXES[target]: wanted[PREFIXES[target]]}
+        if any(counts[prefix] < number for prefix, number in concerned.items()):
+            return False
+        return all(await asyncio.gather(*map(process_of, parts.values())))
+
+
+async def carry_out(
+    faults: Sequence[Fault],
+    saboteur: Saboteur,
+    num_ended: Callable[[], int],
+    changed: asyncio.Condition,
+    on_end: Callable[[Felt], None],
+) -> list[Felt]:
+    """Each fault happens when enough requests have ended, whether the one before it was recovered from or not."""
+
+    async def one(fault: Fault) -> Felt:
+        felt = await saboteur.hurt(fault)
+        on_end(felt)
+        return felt
+
+    running = []
+    for fault in faults:
+        async with changed:
+            await changed.wait_for(lambda fault=fault: num_ended() >= fault.after)  # type: ignore[misc]
+        running.append(asyncio.create_task(one(fault)))
+    return list(await asyncio.gather(*running))
