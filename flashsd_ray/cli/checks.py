@@ -36,14 +36,17 @@ class Finding:
         return asdict(self)
 
 
-def findings(config: Config, says: Callable[[str], None]) -> Iterator[Finding]:
-    """Every check in turn; ``says`` is told what is being looked at."""
+def findings(config: Config, says: Callable[[str], None], address: str = "") -> Iterator[Finding]:
+    """Every check in turn; ``says`` is told what is being looked at. With an address a Ray cluster is looked at too."""
+    from flashsd_ray.cli.service_checks import service_checks
+
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "versions": versions,
         "devices": devices,
         "video codecs": codecs,
         "video families": video_families,
         "bundled files": assets,
+        **service_checks(config, address),
         "equality": lambda: equality(config),
     }
     for name, check in checks.items():

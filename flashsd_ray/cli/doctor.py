@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from flashsd_ray.cli.checks import Finding
 
-HELP = "check the installation, the bundled models, and that outputs are identical on this machine"
+HELP = "check the installation, the bundled models, the place to serve in, and that outputs are identical here"
 STYLES = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
 HEALTHY, ILL = 0, 1
 
@@ -22,6 +22,8 @@ def add_parser(verbs: Any) -> None:
     """The verb is known."""
     parser = verbs.add_parser("doctor", help=HELP, description=HELP.capitalize() + ".")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; options and --set win over it")
+    parser.add_argument("--address", metavar="ADDRESS", default="", help="of a Ray cluster that is looked at too")
     add_model_options(parser)
     parser.set_defaults(run=run, batch_size=None)
 
@@ -38,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     activity = Activity()
     try:
-        found = list(findings(config, activity.says))
+        found = list(findings(config, activity.says, arguments.address))
     finally:
         activity.rests()
     is_healthy = all(finding.status != "FAIL" for finding in found)

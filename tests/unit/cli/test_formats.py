@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashsd_ray.cli.formats import clock, cue, heading, stamp
+from flashsd_ray.cli.formats import clock, heading
 from flashsd_ray.cli.tasks import Task
+from flashsd_ray.media.subtitles import cue, stamp
 
 
 @pytest.mark.parametrize(

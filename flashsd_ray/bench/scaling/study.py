@@ -1,0 +1,179 @@
+"""The study: stage costs are measured on one lane, then one and two lanes are predicted and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import median
+
+from flashsd_ray.bench.scaling.costs import Costs, Supply, Workload
+from flashsd_ray.bench.scaling.fit import Counted, Machine, explained, fitted
+from flashsd_ray.bench.scaling.live import Step, live
+from flashsd_ray.bench.scaling.service import predict
+from flashsd_ray.bench.scaling.stages import crowding, known_costs
+from flashsd_ray.bench.serving.asks import Ask
+from flashsd_ray.bench.serving.generator import LoadGenerator
+from flashsd_ray.config import Config
+
+SEED = 20260
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured; loads of the calibration differ from those that are predicted."""
+
+    calibration: Sequence[Step]  # on one lane
+    users_per_lane: int  # of what is predicted
+    new_tokens: int
+    requests_per_lane: int
+    repeats: int
+    draft_length: int
+    idle_s: float
+    num_cores: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One prediction and what was measured."""
+
+    num_lanes: int
+    measured_tokens_per_s: float  # median of the repeats
+    predicted_tokens_per_s: float
+    repeats: tuple[float, ...]
+    explained: Mapping[str, float] = field(default_factory=dict)  # of each part's processor time, see fit.explained
+    others_cores: float = 0.0  # that something else kept busy while it was measured: then the speeds say little
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, as a share of what was measured."""
+        return self.predicted_tokens_per_s / self.measured_tokens_per_s - 1
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self) | {"error": self.error}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything that was measured."""
+
+    costs: Costs
+    workload: Workload
+    slowdown: float
+    loads: tuple[Counted, ...]
+    checks: tuple[Check, ...]
+
+
+async def measure(
+    configs: Mapping[int, Config],  # by number of lanes: 1, and every other that is to be checked
+    plan: Plan,
+    asks: Sequence[Ask],
+    generator: LoadGenerator,
+    feature_bytes: int,  # of one request
+    on_load: Callable[[], None] = lambda: None,
+) -> Measured:
+    """Costs on one lane, and predictions beside measurements for every number of lanes.
+
+    Raises:
+        FlashSDError: a fleet did not come up, or a request was not answered.
+    """
+    one = configs[1]
+    known = known_costs([ask.picture for ask in asks], one.media, feature_bytes=feature_bytes)
+    machine = Machine(num_cores=plan.num_cores, slowdown=crowding(one, plan.num_cores, plan.draft_length))
+    final = Step(users=plan.users_per_lane, new_tokens=plan.new_tokens, requests=plan.requests_per_lane)
+    measured: dict[int, list[Counted]] = {number: [] for number in configs}
+    loads: list[Counted] = []
+    idle_s: dict[str, float] = {}
+    for number, config in configs.items():
+        step = replace(final, users=final.users * number, requests=final.requests * number)
+        async with live(config, generator) as service:
+            await service.carry_out(replace(step, requests=step.users), asks, plan.draft_length)  # warms up
+            if number == 1:
+                idle_s = await service.idle(plan.idle_s)
+                for one_step in plan.calibration:
+                    loads.append(await service.carry_out(one_step, asks, plan.draft_length))
+                    on_load()
+            for _ in range(plan.repeats):
+                measured[number].append(await service.carry_out(step, asks, plan.draft_length))
+                on_load()
+    workload = _workload(one, loads, plan, len(asks))
+    watched = one.placement.num_lanes + one.placement.num_encoders
+    known = replace(known, ray_idle=sum(idle_s.values()), watch_s=idle_s["fleet"] / watched)
+    costs = fitted(loads, idle_s, known, machine)
+    costs = replace(costs, hand_over_s=_hand_over_s(costs, workload, loads, _supply(one, machine)))
+    checks = [
+        _check(costs, workload, _supply(config, machine), final, measured[number], idle_s, machine)
+        for number, config in configs.items()
+    ]
+    return Measured(costs=costs, workload=workload, slowdown=machine.slowdown, loads=tuple(loads), checks=tuple(checks))
+
+
+def _workload(config: Config, loads: Sequence[Counted], plan: Plan, num_pictures: int) -> Workload:
+    """What the loads had in common: their pictures, prompts and drafts."""
+    drafted = [one for one in loads if one.survival]
+    length = min((len(one.survival) for one in drafted), default=0)
+    weights = [one.tokens for one in drafted]
+    survival = [
+        sum(one.survival[position] * weight for one, weight in zip(drafted, weights, strict=True)) / sum(weights)
+        for position in range(length)
+    ]
+    return Workload(
+        num_frames=config.media.num_frames,
+        prompt_rows=round(sum(one.prompt_rows for one in loads) / sum(one.requests for one in loads)),
+        new_tokens=plan.new_tokens,
+        draft_length=plan.draft_length,
+        survival=tuple(survival),
+        num_pictures=num_pictures,
+    )
+
+
+def _supply(config: Config, machine: Machine) -> Supply:
+    return Supply(
+        num_lanes=config.placement.num_lanes,
+        num_encoders=config.placement.num_encoders,
+        decode_threads=config.serving.decode_threads,
+        max_running=config.scheduling.max_running,
+        prefill_rows=config.scheduling.prefill_rows,
+        stream_interval_s=config.scheduling.stream_interval_s,
+        num_cores=machine.num_cores,
+        slowdown=machine.slowdown,
+    )
+
+
+def _hand_over_s(costs: Costs, workload: Workload, loads: Sequence[Counted], supply: Supply) -> float:
+    """Time of a lonely user's request that no part works on."""
+    gaps = []
+    for one in loads:
+        if one.users == 1:
+            alike = replace(workload, new_tokens=one.new_tokens)
+            alone = predict(costs, alike, supply, num_users=1, num_requests=max(4, one.requests), seed=SEED)
+            gaps.append(one.answer_s - alone.answer_s)
+    return max(0.0, sum(gaps) / len(gaps)) if gaps else 0.0
+
+
+def _check(
+    costs: Costs,
+    workload: Workload,
+    supply: Supply,
+    step: Step,  # of one lane
+    measured: Sequence[Counted],
+    idle_s: Mapping[str, float],
+    machine: Machine,
+) -> Check:
+    found = predict(
+        costs,
+        workload,
+        supply,
+        num_users=step.users * supply.num_lanes,
+        num_requests=step.requests * supply.num_lanes,
+        seed=SEED,
+    )
+    shares = [explained(costs, one, idle_s, machine) for one in measured]
+    return Check(
+        num_lanes=supply.num_lanes,
+        measured_tokens_per_s=median(one.tokens_per_s for one in measured),
+        predicted_tokens_per_s=found.tokens_per_s,
+        repeats=tuple(one.tokens_per_s for one in measured),
+        explained={part: median(one[part] for one in shares) for part in shares[0]},
+        others_cores=median(one.others_cores for one in measured),
+    )
