@@ -84,5 +84,5 @@ $(VENV)/.serve: $(VENV)/.runtime
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@echo "installing the server and the tools for tests and lint"
-	@$(PIP) --editable '.[dev,serve,telemetry,train]'
+	@$(PIP) --editable '.[batch,dev,serve,telemetry,train]'
 	@touch $@

@@ -8,8 +8,12 @@ import sys
 from typing import Any
 
 from flashsd_ray.bench import decoding_commands
+from flashsd_ray.bench.batch import commands as batch_commands
+from flashsd_ray.bench.chaos import commands as chaos_commands
 from flashsd_ray.bench.report import Report
+from flashsd_ray.bench.scaling import commands as scaling_commands
 from flashsd_ray.bench.serving import commands as serving_commands
+from flashsd_ray.bench.tensor_parallel import commands as tensor_parallel_commands
 
 SOUND, UNSOUND = 0, 1
 
@@ -18,6 +22,10 @@ def add_measurements(measurements: Any) -> None:
     """The subparsers know every measurement."""
     decoding_commands.add_measurements(measurements)
     serving_commands.add_measurements(measurements)
+    batch_commands.add_measurements(measurements)
+    chaos_commands.add_measurements(measurements)
+    scaling_commands.add_measurements(measurements)
+    tensor_parallel_commands.add_measurements(measurements)
 
 
 def run(arguments: argparse.Namespace) -> int:

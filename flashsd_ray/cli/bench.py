@@ -10,6 +10,8 @@ from flashsd_ray.cli.parsing import Parser, UsageError
 HELP = "measure decoding and serving; every speed is a ratio of two things timed in turn"
 EXAMPLES = """\
 examples:
+  flashsd bench decode --drafters auto lookup --minutes 5
+  flashsd bench ablation --rows A4 B3 B4-hide --steps 500
   flashsd bench serving --placements local colocated
   flashsd bench serving-equality --output build/bench/serving-equality.json
   flashsd bench overload --seconds 60

@@ -12,13 +12,12 @@ from flashsd_ray.cli.draft_runs import DraftRuns
 from flashsd_ray.cli.tasks import Task
 from flashsd_ray.cli.terminal import console, visible
 from flashsd_ray.engine.answers import Caption, Chunk
+from flashsd_ray.media.subtitles import WEBVTT_HEADER, cue
 
 if TYPE_CHECKING:
     from flashsd_ray.engine.local import Engine
 
 SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
-WEBVTT_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-SUBRIP_ESCAPES = {"-->": "->"}
 ACCEPTED_STYLE, OWN_STYLE = "green", "yellow"
 
 
@@ -173,7 +172,7 @@ class CueWriter:
         if self._path != task.paths[0]:
             self._path, self._count = task.paths[0], 0
             if self._is_webvtt:
-                stream.write("WEBVTT\n\n")
+                stream.write(WEBVTT_HEADER)
         self._count += 1
         stream.write(cue(self._count, task.span_s, caption.text, is_webvtt=self._is_webvtt))
         stream.flush()
@@ -208,26 +207,9 @@ def as_object(task: Task, caption: Caption, origin: Origin) -> dict[str, Any]:
     }
 
 
-def cue(number: int, span_s: tuple[float, float], text: str, *, is_webvtt: bool) -> str:
-    """One cue with the empty line that ends it."""
-    mark, escapes = (".", WEBVTT_ESCAPES) if is_webvtt else (",", SUBRIP_ESCAPES)
-    line = " ".join(text.split())  # an empty line would end the cue
-    for character, escape in escapes.items():
-        line = line.replace(character, escape)
-    start, end = (stamp(seconds, mark) for seconds in span_s)
-    return f"{number}\n{start} --> {end}\n{line}\n\n"
-
-
 def is_utf8(stream: TextIO) -> bool:
     """Whether the stream can take every character."""
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def stamp(seconds: float, mark: str) -> str:
-    """Hours, minutes, seconds and milliseconds as subtitle formats write them."""
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{mark}{rest % 1000:03}"
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from flashsd_ray import __version__
-from flashsd_ray.cli import bench, caption, demo, doctor, serve, stream, train
+from flashsd_ray.cli import batch, bench, caption, demo, doctor, serve, stream, train
 from flashsd_ray.cli.parsing import Parser, UsageError
 from flashsd_ray.cli.terminal import report_error
 from flashsd_ray.errors import FlashSDError
@@ -73,7 +73,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="flashsd", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"flashsd {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", dest="VERB", parser_class=Parser, required=True)
-    for verb in (caption, serve, stream, train, bench, doctor, demo):
+    for verb in (caption, batch, serve, stream, train, bench, doctor, demo):
         verb.add_parser(verbs)
     for named in verbs.choices.values():
         named.add_argument("--debug", action="store_true", help="show the traceback of an error")

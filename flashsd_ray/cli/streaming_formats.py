@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
 
-from flashsd_ray.cli.formats import clock, cue, is_utf8
+from flashsd_ray.cli.formats import clock, is_utf8
 from flashsd_ray.cli.terminal import visible
 from flashsd_ray.client import AnswerDelta, AnswerEvent, AnswerFinished, AnswerStarted
+from flashsd_ray.media.subtitles import WEBVTT_HEADER, cue
 
 Out = Callable[[], TextIO]  # where answers go; a file is created when it is first asked for
 
@@ -223,7 +224,7 @@ class LiveCueWriter(_WholeAnswers):
         self._held = None
         stream = self._out()
         if not self._num_cues:
-            stream.write("WEBVTT\n\n")
+            stream.write(WEBVTT_HEADER)
         self._num_cues += 1
         stream.write(cue(self._num_cues, (start_s, end_s), text, is_webvtt=True))
         stream.flush()

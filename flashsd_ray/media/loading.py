@@ -38,6 +38,7 @@ def load_visual(
     fps: float | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    name: str = "",
     clock: Clock = time.monotonic,
 ) -> VisualInput:
     """The picture, or the sampled frames of the video, animation or directory of frames, that the path leads to.
@@ -50,6 +51,7 @@ def load_visual(
         fps: sample so many frames a second instead.
         start_s: look only at frames that appear at this time or later, counted from the first frame.
         end_s: look only at frames that appear before this time.
+        name: what to call it in messages; empty: its path.
 
     Raises:
         InvalidRequestError: a sampling argument lies outside its range.
@@ -58,7 +60,7 @@ def load_visual(
     """
     sampling = Sampling.resolve(config, num_frames, fps, start_s, end_s)
     deadline = Deadline(config.max_decode_s, clock)
-    label = label_of(path)
+    label = printable(name) or label_of(path)
     if is_directory(path, label):
         return load_directory(path, label, config, sampling, deadline)
     with open_file(path, label, config, deadline) as source:

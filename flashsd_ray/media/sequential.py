@@ -59,6 +59,13 @@ class _Decoder:
                 yield frame, self.is_sound
 
 
+def decoded_frames(
+    container: InputContainer, stream: VideoStream, source: MediaSource
+) -> Iterator[tuple[VideoFrame, bool]]:
+    """Every frame of a freshly opened container, each with whether nothing was wrong from its key frame on."""
+    yield from _Decoder(container, stream, source)
+
+
 def count_frames(
     container: InputContainer, stream: VideoStream, source: MediaSource, config: MediaConfig
 ) -> CountedFrames:

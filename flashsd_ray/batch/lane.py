@@ -1,0 +1,96 @@
+"""A lane as a worker of Ray Data: one engine, kept full by the parcels of several calls at once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from flashsd_ray.batch.captioning import Captioner, Origin
+from flashsd_ray.batch.job import Job
+from flashsd_ray.batch.parcels import ReadSegment, head_of, outcomes_json, packed, segments_in, with_problem
+from flashsd_ray.batch.rows import Outcome
+from flashsd_ray.errors import UnavailableError
+from flashsd_ray.telemetry.logs import log_as
+
+if TYPE_CHECKING:
+    from flashsd_ray.engine.local import Engine
+
+log = logging.getLogger(__name__)
+
+BEYOND_HELP = 70  # exit status
+
+
+class LaneWorker:
+    """Answers parcels; calls that overlap share the lane's rounds."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises CheckpointError when the target or the drafter cannot be loaded."""
+        from flashsd_ray.engine.local import Engine
+
+        self._worker_id = uuid.uuid4().hex[:8]
+        log_as(job.config.telemetry, f"lane-{self._worker_id}")
+        self._job = job
+        self._engine = Engine.local(job.config)
+        self._captioner: Captioner | None = None
+
+    async def __call__(self, row: pa.Table) -> pa.Table:
+        """The parcel with its outcomes."""
+        head = head_of(row)
+        if not head.unit_id or head.notes:
+            return row
+        try:
+            outcomes = await self.answer(segments_in(row))
+        except Exception as error:
+            log.exception("a parcel cannot be answered")
+            return with_problem(head, "a lane cannot answer", error)
+        return packed(replace(head, notes=self._notes()), outcomes_json(outcomes))
+
+    async def answer(self, segments: Sequence[ReadSegment]) -> list[Outcome]:
+        """The outcomes of all segments; a lane that is beyond help takes its process with it, so that another comes."""
+        try:
+            return await self._ready().answer(segments)
+        except UnavailableError:
+            log.exception("the lane is beyond help")
+            os._exit(BEYOND_HELP)
+
+    def _ready(self) -> Captioner:
+        # Not before: the service wants the event loop of the calls.
+        if self._captioner is None:
+            from flashsd_ray.actors.local_service import LocalService
+
+            self._captioner = Captioner(LocalService(self._engine), self._job, origin_of(self._engine))
+        return self._captioner
+
+    def _notes(self) -> dict[str, Any]:
+        clock = self._ready().clock
+        return {"lane": self._worker_id, "busy_s": clock.busy_s, "idle_s": clock.idle_s}
+
+
+def origin_of(engine: Engine) -> Origin:
+    """Who answers."""
+    return Origin(
+        model=engine.target.name,
+        model_fingerprint=engine.target.fingerprint,
+        drafter=engine.drafter_name,
+        drafter_fingerprint=_fingerprint(engine.drafter),
+    )
+
+
+def _fingerprint(drafter: object) -> str:
+    """Short digest of a sample of the drafter's weights; empty where it has none."""
+    network: Any = getattr(drafter, "network", None)
+    if network is None:
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in sorted(network.state_dict().items()):
+        sample = weight.detach().flatten()[:: max(1, weight.numel() // 256)].float().cpu().numpy()
+        digest.update(name.encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()
