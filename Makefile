@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input install -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-serve test lint format protos bench pictures ci clean
+.PHONY: help setup demo demo-serve demo-batch test lint format protos bench pictures ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(VENV)/.runtime  ## caption a bundled video, then compare FLASH with plai
 
 demo-serve: $(VENV)/.serve  ## start the server on Ray, ask it over HTTP and gRPC, stop it
 	@$(VENV)/bin/flashsd demo --serve
+
+demo-batch: $(VENV)/.batch  ## caption the bundled clips as a corpus, with a report to open
+	@$(VENV)/bin/flashsd batch flashsd_ray/assets/demo/clips --output build/captions
 
 test: $(VENV)/.dev  ## run the tests
 	@$(VENV)/bin/pytest $(PYTEST_ARGS)
@@ -80,6 +83,11 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.serve: $(VENV)/.runtime
 	@echo "installing Ray Serve, gRPC and the openai client"
 	@$(PIP) --editable '.[serve]' openai
+	@touch $@
+
+$(VENV)/.batch: $(VENV)/.runtime
+	@echo "installing Ray Data and the readers of corpora"
+	@$(PIP) --editable '.[batch]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

@@ -132,7 +132,8 @@ class PlacementConfig:
     drafter_cpus: float = field(default=0.5, metadata={"help": "CPUs reserved for a dedicated drafter"})
     drafter_gpus: float = field(default=0.0, metadata={"help": "GPUs reserved for a dedicated drafter"})
     lane_resources: tuple[str, ...] = field(
-        default=(), metadata={"help": "Ray's custom resources for a lane, name:amount; they name the nodes it may go to"}
+        default=(),
+        metadata={"help": "Ray's custom resources for a lane, name:amount; they name the nodes it may go to"},
     )
     encoder_resources: tuple[str, ...] = field(default=(), metadata={"help": "the same for an encoder"})
     drafter_resources: tuple[str, ...] = field(default=(), metadata={"help": "the same for a dedicated drafter"})
@@ -190,9 +191,7 @@ class PlacementConfig:
             self.edge_timeout_s > 2 * self.health_period_s,
             "placement.edge_timeout_s must be more than two of placement.health_period_s",
         )
-        _check(
-            self.max_losses >= 3, "placement.max_losses must be at least 3: in a crowd, in small company, and alone"
-        )
+        _check(self.max_losses >= 3, "placement.max_losses must be at least 3: in a crowd, in small company, and alone")
 
 
 def amounts(
@@ -491,7 +490,9 @@ class BatchConfig:
     )
     max_segments: int = field(default=1000, metadata={"help": "most segments of one clip"})
     max_lanes: int = field(default=0, metadata={"help": "most lanes; 0: always placement.num_lanes"})
-    decode_workers: int = field(default=0, metadata={"help": "most tasks that read clips; 0: as many as there are CPUs"})
+    decode_workers: int = field(
+        default=0, metadata={"help": "most tasks that read clips; 0: as many as there are CPUs"}
+    )
     decode_cpus: float = field(default=1.0, metadata={"help": "CPUs reserved for a task that reads clips"})
     max_attempts: int = field(
         default=3, metadata={"help": "workers that may die of the same rows before these become error rows"}
