@@ -68,6 +68,7 @@ class Subscription:
     async def take(self) -> Feed | None:
         """Everything since the last time, as soon as it is due; None when there is no more."""
         await self._is_due.wait()
+        self._stop_timer()  # what it would have let go is taken here: an empty feed would be the end
         if not self._is_over:
             self._is_due.clear()
         self._taken_s = self._loop.time()
@@ -88,7 +89,10 @@ class Subscription:
             self._timer = self._loop.call_later(left_s, self._set_due)
 
     def _set_due(self) -> None:
+        self._stop_timer()
+        self._is_due.set()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._is_due.set()

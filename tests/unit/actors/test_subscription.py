@@ -64,6 +64,24 @@ async def test_the_first_of_one_answer_takes_the_others_with_it() -> None:
     assert [chunk.request_id for chunk in both.chunks] == ["a", "a", "b"]
 
 
+async def test_a_timer_whose_tokens_went_with_others_is_not_the_end() -> None:
+    mine = opened("a", "b", interval_s=0.02)
+    mine.put(feed("a"))
+    await mine.take()
+    waiting = asyncio.create_task(mine.take())
+    await settle()
+    mine.put(feed("b"))  # an answer begins: due at once
+    mine.put(feed("a"))  # would wait for a timer, but goes along
+    both = await waiting
+    assert both is not None
+    assert len(both.chunks) == 2
+    waiting = asyncio.create_task(mine.take())
+    await asyncio.sleep(0.03)  # until after any timer that was left behind
+    assert not waiting.done()
+    mine.put(feed("a", last=True))
+    assert await waiting is not None
+
+
 async def test_tokens_do_not_wait_for_more_of_them() -> None:
     mine = opened("a", interval_s=1e-3)
     for _ in range(5):  # no second feed is needed: time alone lets each go
