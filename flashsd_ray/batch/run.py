@@ -29,6 +29,7 @@ from flashsd_ray.errors import FlashSDError
 
 WORKER_DIED = "WorkerDied"
 POLL_S = 1.0  # between two looks at units of other drivers
+CAREFUL_PASSES = 2  # a row may miss one of them because the worker was down that another row had killed
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     _num_repeated: int = 0
     _stopped: str = ""
+    _seen: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)  # rows of careful passes, by unit
 
     def __call__(self) -> Summary:
         """Everything is in the output, or the summary says why not.
@@ -112,23 +114,25 @@ class Run:
         )
 
     def _run(self, retried: Mapping[str, frozenset[str]] | None) -> None:
-        is_careful = False
+        num_careful = 0
         while not self._stopped:
             selection = Selection(
                 finished=frozenset(self.writer.finished()), retried=retried, is_checked=self.is_checked
             )
-            ended = self._pass(self._work(selection, is_careful=is_careful), retried or {})
+            ended = self._pass(self._work(selection, is_careful=num_careful > 0), retried or {})
             if retried is not None:
                 retried = {unit_id: rows for unit_id, rows in retried.items() if unit_id not in ended.gatherer.complete}
-            if not ended.is_complete and not is_careful and not self._stopped:
-                self._num_repeated += 1
-                is_careful = True
-                continue
             if not ended.is_complete and not self._stopped:
-                self._bury(ended, retried)
+                if num_careful:
+                    self._remember(ended)
+                if num_careful < CAREFUL_PASSES:
+                    self._num_repeated += 1
+                    num_careful += 1
+                    continue
+                self._bury(retried)
             if not self._others_left_some(ended):
                 return
-            is_careful = False
+            num_careful = 0
 
     def _work(self, selection: Selection, *, is_careful: bool) -> Pass:
         return Pass(job=self.job, source=self.source, selection=selection, claims=self.claims, is_careful=is_careful)
@@ -171,18 +175,24 @@ class Run:
         if self.max_errors is not None and num_errors > self.max_errors:
             self._stopped = f"{num_errors} rows failed, --max-errors allows {self.max_errors}"
 
-    def _bury(self, ended: _Ended, retried: Mapping[str, frozenset[str]] | None) -> None:
-        """Rows that did not come out one by one either are error rows."""
+    def _remember(self, ended: _Ended) -> None:
+        """What a careful pass gave of units that it did not complete."""
         if ended.notes is None:
             raise BatchError("lanes die before they have answered anything; the log of Ray says of what")
-        missing = ended.gatherer.whole_clips()
+        for unit_id, outcomes in ended.gatherer.whole_clips().items():
+            by_row: dict[str, list[Outcome]] = {}
+            for outcome in outcomes:
+                by_row.setdefault(outcome.row_id, []).append(outcome)
+            self._seen.setdefault(unit_id, {}).update(by_row)
+
+    def _bury(self, retried: Mapping[str, frozenset[str]] | None) -> None:
+        """Rows that came out of no careful pass are error rows."""
         selection = Selection(finished=frozenset(self.writer.finished()), retried=retried)
         for unit in self.source.units(self.job.config.batch.rows_per_unit):
             clips = selection.rows_of(unit)
             if clips and self.claims.claim(unit.unit_id) is Claim.OURS:
-                outcomes = missing.get(unit.unit_id, [])
-                known = {outcome.row_id for outcome in outcomes}
-                outcomes += [self._died(clip) for clip in clips if clip.row_id not in known]
+                seen = self._seen.pop(unit.unit_id, {})
+                outcomes = [one for clip in clips for one in seen.get(clip.row_id) or [self._died(clip)]]
                 self._write(unit.unit_id, len(clips), outcomes, (retried or {}).get(unit.unit_id))
 
     def _died(self, clip: Clip) -> Outcome:
