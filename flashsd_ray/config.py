@@ -96,7 +96,7 @@ class SchedulingConfig:
     max_new_tokens: int = field(default=4096, metadata={"help": "largest max_new_tokens a request may ask for"})
     share_prefixes: bool = field(default=True, metadata={"help": "requests that begin alike share cache rows"})
     stream_interval_s: float = field(
-        default=0.02,
+        default=0.05,
         metadata={"help": "tokens leave a lane at most so often; the first and the last of an answer leave at once"},
     )
 
