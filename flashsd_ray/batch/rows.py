@@ -63,16 +63,6 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A part of a clip that has captions of its own."""
-
-    clip: Clip
-    index: int  # 0, 1, 2 ... in the clip
-    start_s: float  # from the start of the source
-    end_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One row of the output: the answer to one prompt about one segment, or why there is none.
 

@@ -58,7 +58,6 @@ class Tally:
     clock: Callable[[], float] = time.perf_counter
     began_s: float = field(init=False)
     num_rows: int = 0
-    num_units: int = 0
     num_outcomes: int = 0
     num_tokens: int = 0
     num_copies: int = 0
@@ -78,7 +77,6 @@ class Tally:
 
     def take_unit(self, num_rows: int, outcomes: Iterable[Outcome]) -> None:
         """A unit is in the output."""
-        self.num_units += 1
         self.num_rows += num_rows
         for outcome in outcomes:
             self.num_outcomes += 1

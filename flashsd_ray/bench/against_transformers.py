@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashsd_ray.bench.paired import Ratio, speed_ratio
+from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.config import Config, SpeculationConfig
 from flashsd_ray.engine.local import Engine
 from flashsd_ray.models.pretrained import PretrainedTarget
@@ -80,7 +80,7 @@ def compare(
         lengths="mixed" if mixed else "equal",
         generate_tokens_per_s=tokens / sum(times["generate"]),
         engine_tokens_per_s=tokens / sum(times["engine"]),
-        ratio=speed_ratio(times["generate"], times["engine"]),
+        ratio=ratio_of_totals(times["generate"], times["engine"]),
     )
 
 

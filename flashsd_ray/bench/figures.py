@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flashsd_ray.bench.paired import Ratio
+from flashsd_ray.bench.intervals import Ratio
 
 WIDTH, HEIGHT = 4.2, 3.4  # inches, of one panel
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flashsd_ray.cli.terminal import console, visible
+from flashsd_ray.cli.live_bar import LiveBar
+from flashsd_ray.cli.terminal import visible
 
 if TYPE_CHECKING:
     from flashsd_ray.batch.tallies import Progress, Summary
@@ -16,41 +15,22 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 60.0  # where there is no terminal
 
 
-class ProgressBar:
+class ProgressBar(LiveBar):
     """Listens to a run and writes to standard error."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console(sys.stderr)
+        super().__init__(on_interrupt="interrupted; the same command goes on where this one stopped")
         self._clock = clock
         self._next_s = clock() + LINE_EVERY_S
-        self._bar: Any = None
-
-    def __enter__(self) -> ProgressBar:
-        if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=None, note="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if kind is KeyboardInterrupt:
-            self._console.print("interrupted; the same command goes on where this one stopped", soft_wrap=True)
 
     def __call__(self, progress: Progress) -> None:
         """How the run stands is shown."""
         if self._bar is not None:
             total, done = progress.total_rows, progress.num_done
-            self._bar.update(self._task, description="captioning", total=total, completed=done, note=line(progress))
+            self._update("captioning", total, done, line(progress))
         elif self._clock() >= self._next_s:
             self._next_s = self._clock() + LINE_EVERY_S
-            self._console.print(line(progress), soft_wrap=True)
+            self._print(line(progress))
 
 
 def line(progress: Progress) -> str:

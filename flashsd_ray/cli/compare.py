@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flashsd_ray.bench.paired import Ratio, speed_ratio
+from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.speculation.stats import SpeculationStats
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def compare(
     return Comparison(
         plain=Side(totals["plain"]),
         flash=Side(totals["flash"]),
-        speedup=speed_ratio(times["plain"], times["flash"]) if all(times["plain"] + times["flash"]) else None,
+        speedup=ratio_of_totals(times["plain"], times["flash"]) if all(times["plain"] + times["flash"]) else None,
         first_difference=min((index for index in differences if index is not None), default=None),
         repeats=repeats,
         must_be_identical=rule == "coupled" or sampling.is_greedy,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from flashsd_ray.cli.terminal import console, visible
+from flashsd_ray.cli.live_bar import LiveBar
+from flashsd_ray.cli.terminal import visible
 from flashsd_ray.training.drafter.events import Asked, Event, Judged, Learnt, LeftOut, Pace, Read
 
 if TYPE_CHECKING:
@@ -16,33 +15,14 @@ LINE_EVERY_S = 15.0  # where there is no terminal
 MIBIBYTE = 2**20
 
 
-class Progress:
+class Progress(LiveBar):
     """Listens to a training and writes to standard error."""
 
     def __init__(self) -> None:
-        self._console = console(sys.stderr)
-        self._bar: Any = None
+        super().__init__(on_interrupt="interrupted; the same command with --resume goes on")
         self._pace = Pace(LINE_EVERY_S)
         self._quality: dict[str, Any] = {}
         self._num_left_out = 0
-
-    def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=None, note="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if kind is KeyboardInterrupt:
-            self._print("interrupted; the same command with --resume goes on")
 
     def __call__(self, event: Event) -> None:
         """The event is shown."""
@@ -74,12 +54,9 @@ class Progress:
             f"  serve  flashsd serve --model {name} --drafter {job.out}"
         )
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)
-
     def _show(self, what: str, share: float, note: str) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, description=what, total=1.0, completed=share, note=note)
+            self._update(what, 1.0, share, note)
         elif share >= 1.0 or self._pace.is_due():
             self._print(f"{what}: {100 * share:.0f} %, {note}")
 

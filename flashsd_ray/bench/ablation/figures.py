@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from flashsd_ray.bench.ablation.summary import RowResult
 from flashsd_ray.bench.decode.summary import PLAIN
 from flashsd_ray.bench.figures import Line, draw_lines, panels, save
-from flashsd_ray.bench.paired import Ratio
+from flashsd_ray.bench.intervals import Ratio
 
 SHOWN = ("A1", "A4", "A6", "B1", "B2", "B3", "B4-hide", "B5-k16", "B5-k16-hide")  # in pictures of several lines
 

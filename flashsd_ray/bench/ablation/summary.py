@@ -10,8 +10,7 @@ from flashsd_ray.bench.ablation.rows import PAIRS, AblationRow
 from flashsd_ray.bench.decode.contenders import Outcome
 from flashsd_ray.bench.decode.measuring import Measured
 from flashsd_ray.bench.decode.summary import PLAIN, Row, rows_of
-from flashsd_ray.bench.intervals import mean_ratio
-from flashsd_ray.bench.paired import Ratio
+from flashsd_ray.bench.intervals import Ratio, rate_ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +103,7 @@ def pairs_of(results: Sequence[RowResult]) -> list[PairResult]:
                 mine, theirs = (_taus(known[frames, name]) for name in (better, than))
                 shared = sorted(mine.keys() & theirs.keys())
                 if shared:
-                    tau = mean_ratio([theirs[key] for key in shared], [mine[key] for key in shared])
+                    tau = rate_ratio([theirs[key] for key in shared], [mine[key] for key in shared])
                     found.append(PairResult(better=better, than=than, text=text, frames=frames, tau=tau))
     return found
 

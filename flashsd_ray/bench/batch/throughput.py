@@ -16,7 +16,7 @@ from flashsd_ray.batch.rows import Clip, Outcome, Unit
 from flashsd_ray.batch.tallies import Tally
 from flashsd_ray.bench.batch.corpus import write_clips
 from flashsd_ray.bench.batch.plain import PlainRun, plain_run
-from flashsd_ray.bench.paired import speed_ratio
+from flashsd_ray.bench.intervals import ratio_of_totals
 from flashsd_ray.bench.report import Report
 from flashsd_ray.config import Config, with_overrides
 from flashsd_ray.types import SamplingParams
@@ -88,7 +88,7 @@ def our_run(job: Job, clips: Sequence[Path]) -> OurRun:
 
 
 def _report(pairs: Sequence[tuple[PlainRun, OurRun]], num_clips: int, arguments: argparse.Namespace) -> Report:
-    ratio = speed_ratio([plain.seconds for plain, _ in pairs], [ours.seconds for _, ours in pairs])
+    ratio = ratio_of_totals([plain.seconds for plain, _ in pairs], [ours.seconds for _, ours in pairs])
     row: dict[str, Any] = {
         "clips": num_clips,
         "prompts": arguments.prompts,

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from flashsd_ray.bench.arguments import add_model_options
 from flashsd_ray.bench.chaos.schedule import KINDS
 from flashsd_ray.bench.report import Report
 
@@ -23,12 +24,7 @@ def add_measurements(measurements: Any) -> None:
     parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help=f"of: {', '.join(names)}")
     parser.add_argument("--placement", choices=("colocated", "dedicated"), default="dedicated")
     parser.add_argument("--verbose", action="store_true", help="tell each fault as it is recovered from")
-    parser.add_argument("--model", default="demo", help="hub id, directory or 'demo'")
-    parser.add_argument("--dtype", default="float32", choices=("auto", "float32", "bfloat16"), help="default: float32")
-    parser.add_argument("--threads", type=int, default=1, help="of one operation; 0: as the engine decides")
-    parser.add_argument("--set", dest="assignments", metavar="SECTION.NAME=VALUE", action="append", default=[])
-    parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
+    add_model_options(parser, dtype="float32", threads=1)
     parser.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG file for a time-line of it")
     parser.set_defaults(measure=_measure)
 

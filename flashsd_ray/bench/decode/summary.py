@@ -10,8 +10,7 @@ from flashsd_ray.bench.decode.contenders import Outcome
 from flashsd_ray.bench.decode.divergence import Divergence, divergences
 from flashsd_ray.bench.decode.measuring import Measured, of_cell
 from flashsd_ray.bench.decode.plan import Cell
-from flashsd_ray.bench.intervals import median_ratio, rate_ratio, ratio_of_totals
-from flashsd_ray.bench.paired import Ratio
+from flashsd_ray.bench.intervals import Ratio, median_ratio, rate_ratio, ratio_of_totals
 
 PLAIN, GENERATE = "plain", "generate"
 REFERENCES = (PLAIN, GENERATE)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashsd_ray.bench.arguments import add_model_options
 from flashsd_ray.bench.report import Report
 from flashsd_ray.config import Config
 
@@ -34,17 +35,12 @@ def add_measurements(measurements: Any) -> None:
     """The subparsers know the study."""
     text = "stage costs, and a simulation that says what limits 1 to 256 lanes; checked on 1 and 2"
     parser = measurements.add_parser("scaling", help=text, description=f"{text.capitalize()}.")
-    parser.add_argument("--model", default="demo", help="hub id, directory or 'demo'")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--threads", type=int, default=0, help="0: as the engine decides")
-    parser.add_argument("--set", dest="assignments", metavar="SECTION.NAME=VALUE", action="append", default=[])
+    add_model_options(parser)
     parser.add_argument("--users", type=int, metavar="N", default=8, help="of a lane, who always ask (default: 8)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", default=64)
     parser.add_argument("--draft-length", type=int, metavar="N", default=4, help="tokens drafted in a round")
     parser.add_argument("--cores", type=int, metavar="N", default=0, help="that all share here; 0: those there are")
     parser.add_argument("--repeats", type=int, metavar="N", default=3, help="of what is predicted and measured")
-    parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG file: throughput over lanes")
     parser.set_defaults(measure=report)
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from flashsd_ray.bench.arguments import add_model_options
 from flashsd_ray.bench.report import Report
 from flashsd_ray.bench.serving.settings import PLACEMENTS
 
@@ -84,12 +85,7 @@ def _added(
     dtype: str = "auto",
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = measurements.add_parser(name, help=text, description=f"{text.capitalize()}.")
-    parser.add_argument("--model", default="demo", help="hub id, directory or 'demo'")
-    parser.add_argument("--dtype", default=dtype, choices=("auto", "float32", "bfloat16"), help=f"default: {dtype}")
-    parser.add_argument("--threads", type=int, default=0, help="0: as the engine decides")
-    parser.add_argument("--set", dest="assignments", metavar="SECTION.NAME=VALUE", action="append", default=[])
-    parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
+    add_model_options(parser, dtype=dtype)
     parser.set_defaults(measure=partial(_measure, module), figure=None)
     return parser
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from flashsd_ray.bench.paired import Ratio, speed_ratio
+from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.bench.serving.memory import Reading, Watch
 from flashsd_ray.client import AnswerDelta, AnswerFinished, AsyncClient, AsyncSession, Retries, Video
 from flashsd_ray.errors import UnavailableError
@@ -70,7 +70,7 @@ async def compare(
                 live_s.append(measured["live"])
                 whole_s.append(measured["whole"])
             on_pair()
-    return Latency(ratio=speed_ratio(whole_s, live_s), live_s=live_s, whole_s=whole_s, num_frames=num_frames)
+    return Latency(ratio=ratio_of_totals(whole_s, live_s), live_s=live_s, whole_s=whole_s, num_frames=num_frames)
 
 
 async def ask_live(

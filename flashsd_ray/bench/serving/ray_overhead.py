@@ -10,7 +10,7 @@ from time import perf_counter
 import anyio
 
 from flashsd_ray.actors.service import CaptionService
-from flashsd_ray.bench.paired import Ratio, speed_ratio
+from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.engine.answers import Caption, Chunk, joined
 from flashsd_ray.engine.local import Engine
 from flashsd_ray.types import CaptionRequest
@@ -45,7 +45,7 @@ class Cost:
     @classmethod
     def of(cls, engine_s: Sequence[float], ray_s: Sequence[float], num_tokens: int) -> Cost:
         """From the seconds of each pair, and the tokens that both decoded in all of them."""
-        return cls(sum(engine_s) / num_tokens, sum(ray_s) / num_tokens, speed_ratio(ray_s, engine_s))
+        return cls(sum(engine_s) / num_tokens, sum(ray_s) / num_tokens, ratio_of_totals(ray_s, engine_s))
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -169,7 +169,7 @@ async def gain(
         num_tokens += sum(len(caption.token_ids) for caption in mine.values()) if number else 0
         on_turn()
     return Gain(
-        faster=speed_ratio(times["colocated"], times["dedicated"]),
+        faster=ratio_of_totals(times["colocated"], times["dedicated"]),
         colocated_tokens_per_s=num_tokens / sum(times["colocated"]),
         dedicated_tokens_per_s=num_tokens / sum(times["dedicated"]),
         concurrency=concurrency,

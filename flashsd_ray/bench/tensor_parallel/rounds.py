@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 
 from flashsd_ray.bench.answering import DRAFTED, PLAIN, answer
-from flashsd_ray.bench.paired import Ratio, speed_ratio
+from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.bench.workload import Question
 from flashsd_ray.engine.local import Engine
 from flashsd_ray.types import Conversation, EncodedPrompt, SamplingParams
@@ -70,7 +70,7 @@ class Pair:
             num_clips=len(self._questions),
             whole_round_ms=1000 * sum(seconds[whole]) / rounds[whole],
             split_round_ms=1000 * sum(seconds[split]) / rounds[split],
-            ratio=speed_ratio(seconds[whole], seconds[split]),
+            ratio=ratio_of_totals(seconds[whole], seconds[split]),
         )
 
     def _answers(

@@ -161,7 +161,8 @@ class CaptionRun:
         )
 
 
-def train_captions(
+def train_answers(
+    stage: str,  # short: a target that answers briefly; captions: one that also describes in detail
     out_dir: Path,
     minutes: float,
     seed: int,
@@ -170,22 +171,7 @@ def train_captions(
     world: World = DEMO,
     steps: int | None = None,  # None: until the minutes are over
 ) -> Path:
-    """`captions.pt` and the folder `target` in `out_dir` hold the trained target."""
-    run = CaptionRun("captions", out_dir, minutes, seed, is_resumed=is_resumed, world=world, steps=steps)
-    run.train()
-    return run.path
-
-
-def train_short(
-    out_dir: Path,
-    minutes: float,
-    seed: int,
-    *,
-    is_resumed: bool,
-    world: World = DEMO,
-    steps: int | None = None,  # None: until the minutes are over
-) -> Path:
-    """`short.pt` and the folder `target` in `out_dir` hold a target that answers briefly."""
-    run = CaptionRun("short", out_dir, minutes, seed, is_resumed=is_resumed, world=world, steps=steps)
+    """The checkpoint of the stage and the folder `target` in `out_dir` hold the trained target."""
+    run = CaptionRun(stage, out_dir, minutes, seed, is_resumed=is_resumed, world=world, steps=steps)
     run.train()
     return run.path

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flashsd_ray.training.target_options import STAGES, add_options
@@ -52,13 +54,14 @@ def _train(arguments: argparse.Namespace, stage: str) -> Path:
     import torch
 
     from flashsd_ray.training.target.align import train_align
-    from flashsd_ray.training.target.captions import train_captions, train_short
+    from flashsd_ray.training.target.captions import train_answers
     from flashsd_ray.training.target.progress import load_checkpoint
     from flashsd_ray.training.target.vision import train_vision
     from flashsd_ray.training.target.worlds import world_named
 
     torch.set_num_threads(arguments.threads)
-    stages = {"vision": train_vision, "align": train_align, "short": train_short, "captions": train_captions}
+    answering = {stage: partial(train_answers, stage) for stage in ("short", "captions")}
+    stages: dict[str, Callable[..., Path]] = {"vision": train_vision, "align": train_align, **answering}
     minutes = arguments.minutes or DEMO_MINUTES.get(stage, 10.0)
     steps = arguments.steps
     if steps is None and arguments.minutes is None and arguments.world == "town":

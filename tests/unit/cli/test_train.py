@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flashsd_ray.cli import loading, train_progress
+from flashsd_ray.cli import live_bar, loading
 from flashsd_ray.cli.main import build_parser, main
 from flashsd_ray.cli.parsing import UsageError
 from flashsd_ray.cli.train import spelled
@@ -191,7 +191,7 @@ EVENTS = (
 def test_progress_is_told_on_a_terminal_and_off_it(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     shown = Console(file=written, force_terminal=is_terminal, width=200, highlight=False, markup=False)
-    monkeypatch.setattr(train_progress, "console", lambda stream: shown)
+    monkeypatch.setattr(live_bar, "console", lambda stream: shown)
     with Progress() as progress:
         progress.has_found(4, 2)
         for event in EVENTS:

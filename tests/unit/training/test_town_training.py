@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ from flashsd_ray.training.town.teaching import WORLD
 STAGES = {
     "vision": vision.train_vision,
     "align": align.train_align,
-    "short": captions.train_short,
-    "captions": captions.train_captions,
+    "short": partial(captions.train_answers, "short"),
+    "captions": partial(captions.train_answers, "captions"),
 }
 
 
