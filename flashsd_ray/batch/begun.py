@@ -38,7 +38,7 @@ def begin(directory: str, settings: dict[str, Any], *, force: bool = False) -> N
             return
         if not force:
             raise ConfigError(
-                f"{directory} was begun with another {', '.join(differing)}; name another --output, "
+                f"{directory} was begun with other {', '.join(differing)}; name another --output, "
                 f"or go on with --force, which keeps what is there"
             )
     place.write((json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
