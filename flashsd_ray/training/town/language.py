@@ -21,7 +21,17 @@ from flashsd_ray.training.town.phrases import (
 )
 from flashsd_ray.training.town.scene import Scene
 from flashsd_ray.training.town.voice import Voice
-from flashsd_ray.training.town.words import DEED_QUESTIONS, NUMBERS, WEATHER, join, sentence
+from flashsd_ray.training.town.words import (
+    DEED_QUESTIONS,
+    NO_DEED,
+    NOTHING_ENTERS,
+    NOTHING_HAPPENS,
+    NOTHING_LEAVES,
+    NUMBERS,
+    WEATHER,
+    join,
+    sentence,
+)
 
 Task = Literal[
     "short", "detail", "json", "count", "enter", "leave", "first", "color", "where", "motion", "deed", "place"
@@ -142,14 +152,14 @@ def _count(voice: Voice, scene: Scene) -> tuple[str, str]:
 def _enter(voice: Voice, scene: Scene) -> tuple[str, str]:
     prompt = voice.draw(PROMPTS["enter"])
     if scene.entering is None:
-        return prompt, voice.pick(("Nothing new appears.", "Nothing enters the scene."), scene.place)
+        return prompt, voice.pick(NOTHING_ENTERS, scene.place)
     return prompt, detail.entrance(voice, scene.entering)
 
 
 def _leave(voice: Voice, scene: Scene) -> tuple[str, str]:
     prompt = voice.draw(PROMPTS["leave"])
     if scene.leaving is None:
-        return prompt, voice.pick(("Nothing departs.", "Everything stays in view."), scene.place)
+        return prompt, voice.pick(NOTHING_LEAVES, scene.place)
     return prompt, detail.exit_of(voice, scene.leaving, noun_phrase(voice, scene.leaving))
 
 
@@ -161,7 +171,7 @@ def _first(voice: Voice, scene: Scene) -> tuple[str, str]:
     if scene.leaving:
         events.append((scene.leaving.ends, detail.exit_of(voice, scene.leaving, noun_phrase(voice, scene.leaving))))
     if not events:
-        return prompt, voice.pick(("Nothing comes or goes.", "There are no changes."), scene.place)
+        return prompt, voice.pick(NOTHING_HAPPENS, scene.place)
     leads = ("First: ", "Then: ") if len(events) == 2 else ("Only this: ",)
     return prompt, " ".join(lead + told for lead, (_, told) in zip(leads, sorted(events), strict=True))
 
@@ -199,7 +209,7 @@ def _motion(voice: Voice, scene: Scene) -> tuple[str, str]:
 def _deed(voice: Voice, scene: Scene) -> tuple[str, str]:
     prompt, deed = voice.draw(PROMPTS["deed"]), scene.interaction
     if deed is None:
-        return prompt, voice.pick(("No, each is on its own.", "They do nothing together."), scene.place)
+        return prompt, voice.pick(NO_DEED, scene.place)
     actor, partner = (noun_phrase(voice, scene.groups[index]) for index in (deed.actor, deed.partner))
     return prompt, sentence(deed_clause(voice, scene, deed, actor, partner))
 

@@ -16,6 +16,7 @@ from flashsd_ray.training.town.words import (
     DOWNWARD,
     ENTER_VERBS,
     EXITS,
+    GENERIC,
     HALFWAY,
     LANES,
     LEAVE_VERBS,
@@ -27,6 +28,7 @@ from flashsd_ray.training.town.words import (
     UPWARD,
     WEATHER,
     corner,
+    gerund,
     third_person,
 )
 
@@ -157,7 +159,7 @@ def _read_clause(told: Told, clause: str) -> None:
         way = "fall"
     if way is None and "in a circle" in clause:
         way = "circle"
-    told.motion = way or "stay"
+    told.motion = way or ("stay" if _says(clause, _resting()) else None)
     told.lane, told.column = _position(clause)
 
 
@@ -189,6 +191,14 @@ def _either(phrases: tuple[str, ...]) -> re.Pattern[str]:
 
 def _forms(verbs: tuple[str, ...]) -> tuple[str, ...]:
     return (*verbs, *(third_person(verb) for verb in verbs))
+
+
+@cache
+def _resting() -> tuple[str, ...]:
+    """All forms of the verbs of rest."""
+    verbs = {verb for (_, motion), verbs in GENERIC.items() if motion == "stay" for verb in verbs}
+    verbs |= {kind.gait for kind in KINDS.values() if kind.habit == "stand"}
+    return tuple(form for verb in verbs for form in (verb, third_person(verb), gerund(verb)))
 
 
 @cache

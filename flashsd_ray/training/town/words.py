@@ -137,6 +137,10 @@ DEED_QUESTIONS: tuple[str, ...] = (
     "Who does what with whom?",
     "Is there any interaction between the objects?",
 )
+NOTHING_ENTERS = ("Nothing new appears.", "Nothing enters the scene.")
+NOTHING_LEAVES = ("Nothing departs.", "Everything stays in view.")
+NOTHING_HAPPENS = ("Nothing comes or goes.", "There are no changes.")
+NO_DEED = ("No, each is on its own.", "They do nothing together.")
 
 
 def corner(lane: Lane, column: Column) -> str:
