@@ -23,7 +23,6 @@ def add_measurements(measurements: Any) -> None:
     plain.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
     plain.set_defaults(measure=_against_transformers)
     equality = _added(measurements, "equality", "every drafter and compressor against generate, token for token")
-    equality.add_argument("--world", default="demo", help="whose clips (default: demo)")
     equality.add_argument("--clips", type=int, metavar="N", default=200)
     equality.add_argument("--max-new-tokens", type=int, metavar="N", default=96)
     equality.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
@@ -40,7 +39,6 @@ def _added(measurements: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def _add_decode(measurements: Any) -> None:
     decode = _added(measurements, "decode", "decoding with drafts and without, ours and transformers', in turn")
-    decode.add_argument("--world", default="demo", help="whose held-out clips are asked about (default: demo)")
     decode.add_argument("--drafters", nargs="+", metavar="NAME", default=["auto"], help="names or directories")
     decode.add_argument("--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="of transformers")
     decode.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", default=[1, 4, 8, 16, 32])
@@ -66,9 +64,8 @@ def _add_ablation(measurements: Any) -> None:
     ablation = _added(
         measurements, "ablation", "what each part of the method brings: drafters that differ in one thing"
     )
-    ablation.add_argument("--world", default="demo", help="whose held-out clips are decoded (default: demo)")
     ablation.add_argument("--rows", nargs="+", metavar="ROW", default=[], help="such as A4 B3 B4-hide (default: all)")
-    ablation.add_argument("--data", metavar="SOURCE", default="demo:1500", help="as for train drafter (demo:1500)")
+    ablation.add_argument("--data", metavar="SOURCE", default="town:1500", help="as for train drafter (town:1500)")
     ablation.add_argument(
         "--heldout", type=int, metavar="N", default=60, help="answers that trainings are judged by (60)"
     )
@@ -126,7 +123,7 @@ def _equality(arguments: argparse.Namespace) -> Report:
 
     target = load_target(arguments.model, dtype="float32" if arguments.dtype == "auto" else arguments.dtype)
     target.limit_threads(arguments.threads)
-    questions = held_out_questions(arguments.clips, world=arguments.world, detailed=False)
+    questions = held_out_questions(arguments.clips, detailed=False)
     assert_distinct(questions)
     is_exact = target.decoder.dtype == torch.float32
     gaps = None if is_exact else GapReader(load_target(arguments.model, dtype="float32"), Config())

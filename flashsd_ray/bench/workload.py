@@ -1,4 +1,4 @@
-"""Held-out clips of a world, each with its own question; no two have the same pixels."""
+"""Held-out clips of the town, each with its own question; no two have the same pixels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flashsd_ray.training.target.worlds import world_named
-from flashsd_ray.training.world.render import even_moments
+from flashsd_ray.training.town.language import Task, converse
+from flashsd_ray.training.town.render import clip
 from flashsd_ray.types import VisualInput
 
 FIRST_SEED = 910_000  # away from the seeds that validation during training looks at
@@ -23,23 +23,20 @@ class Question:
     visual: VisualInput
 
 
-def held_out_questions(
-    count: int, *, world: str = "demo", frame_count: int = 8, detailed: bool = True
-) -> list[Question]:
+def held_out_questions(count: int, *, frame_count: int = 8, detailed: bool = True) -> list[Question]:
     """``count`` clips that no training saw, asked for a detailed caption or for a mixture of tasks."""
-    source, questions = world_named(world), []
+    questions = []
     for index in range(count):
-        scene = source.sample_scene(FIRST_SEED + index, "heldout")
-        shown = source.render_clip(scene, even_moments(frame_count), CLIP_PIXELS)
+        shown = clip(FIRST_SEED + index, "heldout", frame_count=frame_count, size_px=CLIP_PIXELS)
         video = VisualInput(
             kind="video",
             frames=shown.frames,
             timestamps_s=np.asarray(shown.timestamps_s),
             source=f"held-out clip {FIRST_SEED + index}",
-            duration_s=scene.duration_s,
+            duration_s=shown.scene.duration_s,
         )
-        task = "detail" if detailed or index % 3 else "short"
-        questions.append(Question(source.converse(scene, task, index).prompt, video))
+        task: Task = "detail" if detailed or index % 3 else "short"
+        questions.append(Question(converse(shown.scene, task, index).prompt, video))
     return questions
 
 

@@ -20,7 +20,7 @@ HELP = "train a drafter for a model of yours, or a bundled model"
 DRAFTER_HELP = "train a drafter on the target's own answers to any prompts, videos and images"
 EXAMPLES = """\
 examples:
-  flashsd train drafter --data demo:5000 --minutes 10 --out runs/block
+  flashsd train drafter --data town:5000 --minutes 10 --out runs/block
   flashsd train drafter --target Qwen/Qwen2.5-VL-7B-Instruct --data questions.jsonl --steps 20000 --out runs/qwen
   flashsd train drafter --target ./my-model --data clips/ --prompt "What happens?" --minutes 60 --out runs/mine
   flashsd train drafter --data questions.jsonl --workers 4 --worker-gpus 1 --out /shared/runs/mine --resume

@@ -66,7 +66,7 @@ def _add_data_options(group: Any) -> None:
         "--data",
         metavar="SOURCE",
         required=True,
-        help="JSON-lines file, directory of media, or demo:N or town:N (questions)",
+        help="JSON-lines file, directory of media, or town:N (questions about the town)",
     )
     group.add_argument(
         "--prompt", metavar="TEXT", action="append", default=[], help="to ask about every file of a directory; repeat"

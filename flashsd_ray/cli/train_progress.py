@@ -90,7 +90,11 @@ def _shown(event: Asked | Read | Learnt) -> tuple[str, float, str]:
 
 def _left(spent_s: float, share: float) -> str:
     """How much longer it will take at this pace."""
-    if not 0.0 < share < 1.0:
+    return time_left(spent_s * (1.0 - share) / share) if 0.0 < share < 1.0 else ""
+
+
+def time_left(seconds: float) -> str:
+    """The end of a line that says how much longer it takes."""
+    if seconds <= 0.0:
         return ""
-    seconds = spent_s * (1.0 - share) / share
     return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"

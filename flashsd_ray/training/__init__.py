@@ -1,1 +1,1 @@
-"""Drafter training, the demo world and the demo target."""
+"""The town, the target that describes it, and drafters for any target."""

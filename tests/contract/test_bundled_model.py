@@ -21,8 +21,10 @@ from flashsd_ray.models.drafters.registry import NETWORKS
 from flashsd_ray.models.linear import can_pack
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.speculation.stats import SpeculationStats
-from flashsd_ray.training.world.catalog import PLACES
-from flashsd_ray.training.world.scene import sample_scene
+from flashsd_ray.training.town.checking import Tally, check
+from flashsd_ray.training.town.language import PROMPTS, Task, converse
+from flashsd_ray.training.town.schema import parsed
+from flashsd_ray.training.town.staging import sample_scene
 from flashsd_ray.types import SamplingParams
 
 NUM_CLIPS = 6
@@ -70,14 +72,30 @@ def tau(captions: dict[str, Caption]) -> float:
     return sum((caption.stats for caption in captions.values()), SpeculationStats()).tau
 
 
-def test_captions_name_the_place() -> None:
-    captions = answers(engine_with("none"))
-    named = 0
-    for question in questions():
-        seed = int(question.visual.source.split()[-1])
-        caption = captions[question.visual.digest].text.lower()
-        named += any(phrase in caption for phrase in PLACES[sample_scene(seed, "heldout").place].phrases)
-    assert named >= NUM_CLIPS - 1
+@lru_cache(maxsize=2)
+def said(task: Task) -> dict[int, str]:
+    """What the target answers to the first prompt of this task about each clip, by the seed of the clip."""
+    asked = [Question(PROMPTS[task][0], question.visual) for question in questions()]
+    captions = answer(engine_with("none"), asked, [SamplingParams(max_new_tokens=192)] * NUM_CLIPS, PLAIN)
+    seeds = {question.visual.digest: int(question.visual.source.split()[-1]) for question in asked}
+    return {seeds[digest]: caption.text for digest, caption in captions.items()}
+
+
+def test_detailed_captions_say_what_is_there() -> None:
+    tally = Tally()
+    for seed, text in said("detail").items():
+        scene = sample_scene(seed, "heldout")
+        check(tally, scene, converse(scene, "detail", 0), text)
+    figures = tally.figures()
+    assert figures["object_f1"] >= 0.75
+    assert figures["place"] >= (NUM_CLIPS - 1) / NUM_CLIPS
+    assert figures["motion"] >= 0.6
+
+
+def test_who_asks_for_json_gets_json_and_who_asks_briefly_is_answered_briefly() -> None:
+    assert sum(parsed(text) is not None for text in said("json").values()) >= NUM_CLIPS - 1
+    lengths = {task: [len(text) for text in said(task).values()] for task in ("short", "detail")}
+    assert max(lengths["short"]) < min(lengths["detail"])
 
 
 @pytest.mark.parametrize("drafter", sorted(NETWORKS))

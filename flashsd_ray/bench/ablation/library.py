@@ -20,7 +20,7 @@ from flashsd_ray.training.drafter.broken import Broken
 from flashsd_ray.training.drafter.data import open_data
 from flashsd_ray.training.drafter.events import Event, Listener, Read
 from flashsd_ray.training.drafter.pool import ReadingPool
-from flashsd_ray.training.drafter.questions import Question, WorldQuestions
+from flashsd_ray.training.drafter.questions import TOWN, Question, TownQuestions
 from flashsd_ray.training.drafter.readings import Reader
 from flashsd_ray.training.drafter.series import Series
 
@@ -114,12 +114,12 @@ class Library:
 
 def knows_what_is_true(source: str) -> bool:
     """Whether the data has true answers beside those of a target."""
-    return source.startswith("demo:")
+    return source.startswith(TOWN)
 
 
 def _told(questions: Series[Question], source: str) -> Series[Question]:
-    """The same questions with the answers that are true, where the world knows them."""
-    if not isinstance(questions, WorldQuestions):
+    """The same questions with the answers that are true, where the town knows them."""
+    if not isinstance(questions, TownQuestions):
         raise ConfigError(f"{source} does not say what is true, so no row can be trained on that")
     return questions.telling_answers()
 

@@ -77,7 +77,7 @@ def _check_settings(arguments: argparse.Namespace, target: PretrainedTarget) -> 
     Raises:
         ConfigError: it was not.
     """
-    names = ("model", "world", "data", "taps", "steps", "minutes", "readings", "anchors", "clips", "max_new_tokens")
+    names = ("model", "data", "taps", "steps", "minutes", "readings", "anchors", "clips", "max_new_tokens")
     identity = {name: getattr(arguments, name) for name in names}
     ResultJournal(arguments.out / SETTINGS, identity | {"fingerprint": target.fingerprint})
 
@@ -158,7 +158,7 @@ class _Session:
         return Library(self.target, source, folder, configs, _said)
 
     def _examination(self) -> Examination:
-        questions = held_out_questions(self.arguments.clips, world=self.arguments.world, frame_count=self.frames)
+        questions = held_out_questions(self.arguments.clips, frame_count=self.frames)
         assert_distinct(questions)
         encoder = LocalEncoder(self.target)
         config = self._config

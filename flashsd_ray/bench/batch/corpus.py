@@ -1,4 +1,4 @@
-"""Corpora for measurements: clips of the demo world, other codecs, and files that are damaged in known ways."""
+"""Corpora for measurements: clips of the town, other codecs, and files that are damaged in known ways."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 from flashsd_ray.bench.serving.progress import counting
 from flashsd_ray.config import MediaConfig
 from flashsd_ray.media import load_visual
-from flashsd_ray.training.world.scene import sample_scene
-from flashsd_ray.training.world.video import write_video
+from flashsd_ray.training.town.staging import sample_scene
+from flashsd_ray.training.town.video import write_video
 
 FIRST_SEED = 940_000  # away from the clips of other measurements
 CLIP_PIXELS, CLIP_S = 96, 1.0

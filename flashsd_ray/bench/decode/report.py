@@ -42,7 +42,7 @@ def report(arguments: argparse.Namespace) -> Report:
     config = Config(model=ModelConfig(name=arguments.model, dtype=arguments.dtype, threads=arguments.threads))
     target = load_target(arguments.model, dtype=arguments.dtype)
     target.limit_threads(arguments.threads)
-    questions = held_out_questions(arguments.clips, world=arguments.world, frame_count=arguments.frames)
+    questions = held_out_questions(arguments.clips, frame_count=arguments.frames)
     assert_distinct(questions)
     plan = _plan(arguments)
     journal = _journal(arguments, target)
@@ -100,7 +100,7 @@ def _journal(arguments: argparse.Namespace, target: PretrainedTarget) -> ResultJ
         "torch": torch.__version__,
     }
     asked = (
-        *("model", "world", "clips", "frames", "temperatures", "batch_sizes", "drafters", "baselines"),
+        *("model", "clips", "frames", "temperatures", "batch_sizes", "drafters", "baselines"),
         *("baseline_clips", "max_new_tokens", "draft_length"),
     )
     return ResultJournal(path, identity | {name: getattr(arguments, name) for name in asked})

@@ -1,4 +1,4 @@
-"""Held-out clips of the demo world as files, as users send them; no two have the same content."""
+"""Held-out clips of the town as files, as users send them; no two have the same content."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from flashsd_ray.bench.serving.asks import Ask
 from flashsd_ray.bench.serving.progress import counting
 from flashsd_ray.config import MediaConfig
 from flashsd_ray.media import load_visual_bytes
-from flashsd_ray.training.world.language import TASKS, Task, converse
-from flashsd_ray.training.world.scene import Scene, sample_scene
-from flashsd_ray.training.world.video import write_video
+from flashsd_ray.training.town.language import TASKS, Task, converse
+from flashsd_ray.training.town.scene import Scene
+from flashsd_ray.training.town.staging import sample_scene
+from flashsd_ray.training.town.video import write_video
 from flashsd_ray.types import SamplingParams, VisualInput
 
 FIRST_SEED = 920_000  # away from the clips of other measurements

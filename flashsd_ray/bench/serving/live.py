@@ -14,7 +14,7 @@ from flashsd_ray.bench.intervals import Ratio, ratio_of_totals
 from flashsd_ray.bench.serving.memory import Reading, Watch
 from flashsd_ray.client import AnswerDelta, AnswerFinished, AsyncClient, AsyncSession, Retries, Video
 from flashsd_ray.errors import UnavailableError
-from flashsd_ray.training.world.render import clip
+from flashsd_ray.training.town.render import clip
 from flashsd_ray.types import SamplingParams
 
 FIRST_SEED = 940_000  # away from the clips of other measurements

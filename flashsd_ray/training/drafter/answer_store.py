@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashsd_ray.config import MediaConfig
-from flashsd_ray.training.drafter.clip_worlds import PREFIXES
-from flashsd_ray.training.drafter.questions import Question
+from flashsd_ray.training.drafter.questions import TOWN, Question
 
 FILE_BITS = 16  # a place is an offset with the number of its file in the lowest bits
 
@@ -95,7 +94,7 @@ def key_of(question: Question, media: MediaConfig, max_new_tokens: int) -> str:
 
 
 def _identity(reference: str) -> list[Any]:
-    if reference.startswith(PREFIXES):
+    if reference.startswith(TOWN):
         return [reference]
     path = os.path.abspath(reference)  # noqa: PTH100 (a link may point elsewhere tomorrow)
     try:

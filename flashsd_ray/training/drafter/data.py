@@ -1,4 +1,4 @@
-"""Where questions come from: a file of them, a directory of pictures and videos, or the demo world."""
+"""Where questions come from: a file of them, a directory of pictures and videos, or the town."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from flashsd_ray.errors import ConfigError
 from flashsd_ray.training.drafter.manifest import ManifestQuestions
-from flashsd_ray.training.drafter.questions import SAMPLED_SHARE, Question, WorldQuestions, drawing
+from flashsd_ray.training.drafter.questions import SAMPLED_SHARE, Question, TownQuestions, drawing
 from flashsd_ray.training.drafter.series import Chosen, Series
+from flashsd_ray.training.town.scene import Split
 
 HELDOUT_SHARE = 0.05
 MOST_HELDOUT = 60
@@ -78,7 +79,7 @@ def is_media(name: str) -> bool:
 
 
 def open_data(
-    source: str,  # a file of JSON lines, a directory, "demo:N" or "town:N"
+    source: str,  # a file of JSON lines, a directory, or "town:N"
     *,
     prompts: Sequence[str] = (),  # about every file of a directory
     num_heldout: int | None = None,  # None: a twentieth, and at most 60
@@ -93,16 +94,18 @@ def open_data(
     learnt = _open(source, "train", prompts, sampled_share)
     if heldout_source is not None:
         return Data(learnt, _open(heldout_source, "heldout", prompts, sampled_share))
-    if isinstance(learnt, WorldQuestions):
+    if isinstance(learnt, TownQuestions):
         kept = MOST_HELDOUT if num_heldout is None else num_heldout
         return Data(learnt, learnt.of_split("heldout", kept))
     return hold_out(learnt, num_heldout, source)
 
 
-def _open(source: str, split: str, prompts: Sequence[str], sampled_share: float) -> Grouped | WorldQuestions:
-    world = re.fullmatch(r"(demo|town):(\d+)", source)
-    if world:
-        return WorldQuestions(int(world[2]), split, world=world[1], sampled_share=sampled_share)
+def _open(source: str, split: Split, prompts: Sequence[str], sampled_share: float) -> Grouped | TownQuestions:
+    made = re.fullmatch(r"(\w+):(\d+)", source)
+    if made and made[1] == "town":
+        return TownQuestions(int(made[2]), split, sampled_share=sampled_share)
+    if made and not Path(source).exists():
+        raise ConfigError(f"{source}: there is no world {made[1]!r}; clips of the one there is are town:{made[2]}")
     path = Path(source)
     if path.is_dir():
         return FolderQuestions(path, prompts, sampled_share=sampled_share)

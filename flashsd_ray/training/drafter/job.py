@@ -120,7 +120,7 @@ class Job:
 
 
 def _absolute(name: str) -> str:
-    """The whole path where the name is one; hub ids and the demo world keep their names."""
+    """The whole path where the name is one; hub ids and the town keep their names."""
     return str(Path(name).absolute()) if Path(name).exists() else name
 
 

@@ -6,16 +6,22 @@ import random
 from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import get_args
 
 import numpy as np
 
 from flashsd_ray.config import MediaConfig
 from flashsd_ray.errors import ConfigError
 from flashsd_ray.media import load_visuals as load_files
-from flashsd_ray.training.drafter.clip_worlds import CLIP_WORLDS, DEMO_TASKS, PREFIXES, world_of
+from flashsd_ray.training.town.language import SMALL_TASKS, Task, converse
+from flashsd_ray.training.town.render import clip
+from flashsd_ray.training.town.scene import Split
+from flashsd_ray.training.town.staging import sample_scene
 from flashsd_ray.types import VisualInput
 
-TASKS = DEMO_TASKS
+TOWN = "town:"  # "town:train:7" is the clip of seed 7 of that split
+# Long answers hold most anchors; the others are there so that no kind of question is strange to the drafter.
+TASKS: tuple[Task, ...] = (*("detail",) * 9, "json", "json", *SMALL_TASKS)
 SAMPLED_SHARE = 0.3  # of questions that are answered at temperature 1; the others greedily
 SEED_RANGE = 2**31
 
@@ -25,7 +31,7 @@ class Question:
     """A prompt about some visuals, and how its answer is drawn."""
 
     prompt: str
-    visuals: tuple[str, ...] = ()  # paths, or clips of the world
+    visuals: tuple[str, ...] = ()  # paths, or clips of the town
     start_s: float | None = None  # of a video, look from here on
     end_s: float | None = None
     temperature: float = 0.0
@@ -46,35 +52,32 @@ def drawing(said: str, sampled_share: float) -> tuple[float, int]:
     return (1.0 if stream.random() < sampled_share else 0.0), stream.randrange(SEED_RANGE)
 
 
-class WorldQuestions:
-    """Questions about successive clips of a world; a pure function of the arguments."""
+class TownQuestions:
+    """Questions about successive clips of the town; a pure function of the arguments."""
 
     def __init__(
         self,
         count: int,
-        split: str,
+        split: Split,
         *,
-        world: str = "demo",  # a name in CLIP_WORLDS
         per_clip: int = 6,
         sampled_share: float = SAMPLED_SHARE,
     ) -> None:
         self._tells_answers = False
         self._count = count
         self._split = split
-        self._name = world
-        self._world = CLIP_WORLDS[world]
         self._per_clip = per_clip
         self._sampled_share = sampled_share
 
-    def telling_answers(self) -> WorldQuestions:
+    def telling_answers(self) -> TownQuestions:
         """The same questions, whose answers are the true ones and not the target's."""
         told = copy(self)
         told._tells_answers = True
         return told
 
-    def of_split(self, split: str, count: int) -> WorldQuestions:
-        """So many questions about clips of another split of the same world, two about each clip."""
-        return WorldQuestions(count, split, world=self._name, per_clip=2, sampled_share=self._sampled_share)
+    def of_split(self, split: Split, count: int) -> TownQuestions:
+        """So many questions about clips of another split, two about each clip."""
+        return TownQuestions(count, split, per_clip=2, sampled_share=self._sampled_share)
 
     def __len__(self) -> int:
         return self._count
@@ -84,15 +87,15 @@ class WorldQuestions:
             raise IndexError(place)
         clip_seed = place // self._per_clip
         stream = random.Random(f"question:{self._split}:0:{place}")
-        scene = self._world.sample_scene(clip_seed, self._split)
-        exchange = self._world.converse(scene, stream.choice(self._world.tasks), stream.randrange(SEED_RANGE))
+        scene = sample_scene(clip_seed, self._split)
+        exchange = converse(scene, stream.choice(TASKS), stream.randrange(SEED_RANGE))
         return Question(
             prompt=exchange.prompt,
-            visuals=(f"{self._world.prefix}{self._split}:{clip_seed}",),
+            visuals=(f"{TOWN}{self._split}:{clip_seed}",),
             temperature=1.0 if stream.random() < self._sampled_share else 0.0,
             seed=stream.randrange(SEED_RANGE),
             answer=exchange.answer if self._tells_answers else None,
-            origin=f"{self._name} world, {self._split} question {place}",
+            origin=f"town, {self._split} question {place}",
         )
 
 
@@ -102,17 +105,16 @@ def load_visuals(question: Question, media: MediaConfig) -> tuple[VisualInput, .
     Raises:
         InvalidRequestError: a file is missing, damaged or too large, or ends before the question's time.
     """
-    if question.visuals and question.visuals[0].startswith(PREFIXES):
-        return tuple(_world_clip(name, media) for name in question.visuals)
+    if question.visuals and question.visuals[0].startswith(TOWN):
+        return tuple(_town_clip(name, media) for name in question.visuals)
     return load_files(question.visuals, media, start_s=question.start_s, end_s=question.end_s)
 
 
-def _world_clip(reference: str, media: MediaConfig) -> VisualInput:
-    world = world_of(reference)
+def _town_clip(reference: str, media: MediaConfig) -> VisualInput:
     _, split, seed = reference.split(":")
-    if split not in world.splits:
-        raise ConfigError(f"unknown split in {reference!r}; known: {', '.join(world.splits)}")
-    rendered = world.clip(int(seed), split, frame_count=media.num_frames)
+    if split not in get_args(Split):
+        raise ConfigError(f"unknown split in {reference!r}; known: {', '.join(get_args(Split))}")
+    rendered = clip(int(seed), split, frame_count=media.num_frames)
     return VisualInput(
         kind="video",
         frames=rendered.frames,

@@ -1,4 +1,4 @@
-"""The bundled targets: small LLaVAs, trained from nothing on a world of clips, stage by stage.
+"""The bundled target: a small LLaVA, trained from nothing on clips of the town, stage by stage.
 
 vision: the tower names what each patch shows. align: its projected patches speak the text model's words.
 short, captions: the text model answers questions about clips. See `assets/demo/target/README.md` for figures.

@@ -1,4 +1,4 @@
-"""The shape of the demo target: a CLIP vision tower and a Llama text model, joined as LLaVA."""
+"""The shape of the target: a CLIP vision tower and a Llama text model, joined as LLaVA."""
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 

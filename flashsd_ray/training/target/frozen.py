@@ -8,16 +8,13 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from flashsd_ray.training.target.package import build_model
 from flashsd_ray.training.target.progress import load_checkpoint
 from flashsd_ray.training.target.stream import normalize
-from flashsd_ray.training.target.worlds import DEMO, World
 
 TOWER_PREFIX = "tower."
 
 
-def build_with_tower(
-    tokenizer: PreTrainedTokenizerFast, vision_path: Path, world: World = DEMO
-) -> LlavaForConditionalGeneration:
+def build_with_tower(tokenizer: PreTrainedTokenizerFast, vision_path: Path) -> LlavaForConditionalGeneration:
     """A target whose vision tower is the trained one, frozen; the rest is untrained."""
-    model = build_model(tokenizer, max_new_tokens=world.max_new_tokens)
+    model = build_model(tokenizer)
     state = load_checkpoint(vision_path)["model"]
     tower = {name.removeprefix(TOWER_PREFIX): value for name, value in state.items() if name.startswith(TOWER_PREFIX)}
     model.model.vision_tower.load_state_dict(tower)

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from flashsd_ray.training.target.tokenizer import first_word_token
-from flashsd_ray.training.target.worlds import DEMO, World
+from flashsd_ray.training.town import teaching
 
 BACKGROUND_SHARE = 0.25  # background patches count less
 
@@ -13,13 +13,11 @@ BACKGROUND_SHARE = 0.25  # background patches count less
 class GroundingLoss(nn.Module):
     """Cross entropy between projected patches and the words for what they show."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, world: World = DEMO) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
-        self._world = world
-        self._heads = tuple(world.object_heads)
-        for name, words in world.object_words.items():
+        for name, words in teaching.OBJECT_WORDS.items():
             self.register_buffer(f"{name}_ids", _word_ids(tokenizer, words))
-        for index, words in enumerate(world.scene_words):
+        for index, words in enumerate(teaching.SCENE_WORDS):
             self.register_buffer(f"scene{index}_ids", _word_ids(tokenizer, words))
 
     def forward(
@@ -32,16 +30,17 @@ class GroundingLoss(nn.Module):
         labels = objects.flatten(1, 2)
         kind = labels[..., 0]
         is_object, is_background = kind > 0, kind == 0
+        heads = tuple(teaching.OBJECT_HEADS)
         log_probs = scores.float().log_softmax(dim=-1)
         seen = log_probs[is_object]
         object_loss = torch.zeros(())
-        for name, weight in self._world.object_weights.items():
-            classes = labels[..., self._heads.index(name)][is_object] - 1
+        for name, weight in teaching.OBJECT_WEIGHTS.items():
+            classes = labels[..., heads.index(name)][is_object] - 1
             words = self.get_buffer(f"{name}_ids")[classes]
             object_loss = object_loss - weight * seen.gather(1, words[:, None]).mean()
         behind = log_probs[is_background]
         scene_loss = torch.zeros(())
-        for index, weight in enumerate(self._world.scene_weights):
+        for index, weight in enumerate(teaching.SCENE_WEIGHTS):
             classes = scene[:, index : index + 1].expand_as(kind)[is_background]
             words = self.get_buffer(f"scene{index}_ids")[classes]
             scene_loss = scene_loss - weight * behind.gather(1, words[:, None]).mean()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flashsd_ray.training.target.architecture import PATCHES_PER_SIDE
-from flashsd_ray.training.target.worlds import DEMO, NO_OBJECT, World
+from flashsd_ray.training.town.render import Clip
+from flashsd_ray.training.town.scene import VisibleObject
+from flashsd_ray.training.town.teaching import NO_OBJECT, OBJECT_HEADS, classify, classify_scene
 
 IGNORED = -100
 COVERED_SHARE = 0.3
 TOUCHED_SHARE = 0.04
 SPRITE_MARGIN = 0.08  # sprites rarely fill the corners of their box
-OBJECT_HEADS: tuple[str, ...] = tuple(DEMO.object_heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +25,17 @@ class PatchLabels:
     scene: np.ndarray  # [scene heads] int64
 
 
-def label_patches(clip: Any, world: World = DEMO) -> PatchLabels:
+def label_patches(clip: Clip) -> PatchLabels:
     """The labels of every patch of every frame."""
     return PatchLabels(
-        objects=np.stack([_label_frame(objects, world) for objects in clip.visible]),
-        scene=np.array(world.classify_scene(clip.scene)),
+        objects=np.stack([_label_frame(objects) for objects in clip.visible]),
+        scene=np.array(classify_scene(clip.scene)),
     )
 
 
-def _label_frame(objects: tuple[Any, ...], world: World) -> np.ndarray:
+def _label_frame(objects: tuple[VisibleObject, ...]) -> np.ndarray:
     side = PATCHES_PER_SIDE
-    grid = np.zeros((side, side, len(world.object_heads)), dtype=np.int64)
+    grid = np.zeros((side, side, len(OBJECT_HEADS)), dtype=np.int64)
     best = np.full((side, side), COVERED_SHARE)
     edges = np.arange(side + 1) / side
     for item in objects:
@@ -46,9 +46,9 @@ def _label_frame(objects: tuple[Any, ...], world: World) -> np.ndarray:
         share = np.outer(down, across)
         covered = share >= best
         grid[(share > TOUCHED_SHARE) & ~covered & (grid[..., 0] == NO_OBJECT)] = IGNORED
-        grid[covered] = world.classify(item, objects)
+        grid[covered] = classify(item, objects)
         best = np.where(covered, share, best)
-    return grid.reshape(side * side, len(world.object_heads))
+    return grid.reshape(side * side, len(OBJECT_HEADS))
 
 
 def _overlap(edges: np.ndarray, low: float, high: float) -> np.ndarray:

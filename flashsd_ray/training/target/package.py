@@ -1,4 +1,4 @@
-"""The demo target as files that transformers' Auto classes load, written whole or not at all."""
+"""The target as files that transformers' Auto classes load, written whole or not at all."""
 
 import shutil
 import tempfile
@@ -15,12 +15,10 @@ from transformers import (
 from flashsd_ray.training.target.architecture import IMAGE_SIZE, PATCH_SIZE, target_config
 from flashsd_ray.training.target.tokenizer import CHAT_TEMPLATE, IMAGE
 
-MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 192
 
 
-def build_model(
-    tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = MAX_NEW_TOKENS
-) -> LlavaForConditionalGeneration:
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     """An untrained target for this tokenizer."""
     config = target_config(
         _padded(len(tokenizer)),
@@ -34,7 +32,7 @@ def build_model(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
     )
     return model

@@ -5,14 +5,17 @@
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from flashsd_ray.training.target.architecture import PATCHES_PER_FRAME
 from flashsd_ray.training.target.tokenizer import ASSISTANT, IMAGE, USER
-from flashsd_ray.training.target.worlds import DEMO, World
+from flashsd_ray.training.town.language import Task, converse
+from flashsd_ray.training.town.scene import Scene
+from flashsd_ray.training.town.teaching import plan
+
+SUFFIX_TOKENS = 270  # of a packed row: prompts and answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +31,13 @@ class PackedText:
 class Packer:
     """Turns scenes into packed rows."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, world: World = DEMO) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self._world = world
         self._image = tokenizer.convert_tokens_to_ids(IMAGE)
         self._user = tokenizer.convert_tokens_to_ids(USER)
         self._assistant = tokenizer.convert_tokens_to_ids(ASSISTANT)
 
-    def pack(self, scenes: tuple[Any, ...], frame_count: int, *, is_early: bool) -> PackedText:
+    def pack(self, scenes: tuple[Scene, ...], frame_count: int, *, is_early: bool) -> PackedText:
         """One row per scene; early rows hold short answers only."""
         visual = [self._image] * (PATCHES_PER_FRAME * frame_count)
         prefix = [self._tokenizer.bos_token_id, self._user, *visual]
@@ -44,11 +46,11 @@ class Packer:
         return PackedText(input_ids=ids, positions=positions, segments=segments, targets=targets)
 
     def _row(
-        self, scene: Any, prefix: list[int], *, is_early: bool
+        self, scene: Scene, prefix: list[int], *, is_early: bool
     ) -> tuple[list[int], list[int], list[int], list[int]]:
         ids, positions = list(prefix), list(range(len(prefix)))
         segments, targets = [0] * len(prefix), [-100] * len(prefix)
-        length = len(prefix) + self._world.suffix_tokens
+        length = len(prefix) + SUFFIX_TOKENS
         for segment, (task, paraphrase) in enumerate(self._plan(scene, is_early=is_early), start=1):
             prompt, answer = self._encode(scene, task, paraphrase)
             both = prompt + answer
@@ -65,15 +67,15 @@ class Packer:
         targets += [-100] * missing
         return ids, positions, segments, targets
 
-    def _encode(self, scene: Any, task: str, paraphrase: int) -> tuple[list[int], list[int]]:
-        exchange = self._world.converse(scene, task, paraphrase)
+    def _encode(self, scene: Scene, task: Task, paraphrase: int) -> tuple[list[int], list[int]]:
+        exchange = converse(scene, task, paraphrase)
         prompt = self._tokenizer.encode(exchange.prompt, add_special_tokens=False)
         answer = self._tokenizer.encode(exchange.answer, add_special_tokens=False)
         return [*prompt, self._assistant], [*answer, self._tokenizer.eos_token_id]
 
-    def _plan(self, scene: Any, *, is_early: bool) -> list[tuple[str, int]]:
+    def _plan(self, scene: Scene, *, is_early: bool) -> list[tuple[Task, int]]:
         stream = random.Random(f"plan:{scene.split}:{scene.seed}")
-        return [(task, index) for index, task in enumerate(self._world.plan(stream, is_early))]
+        return [(task, index) for index, task in enumerate(plan(stream, is_early=is_early))]
 
 
 def attention_bias(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

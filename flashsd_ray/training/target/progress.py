@@ -1,8 +1,7 @@
-"""The clock, log and checkpoints that every stage shares; a killed run goes on where it was."""
+"""The clock and the checkpoints that every stage shares; a killed run goes on where it was."""
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-logger = logging.getLogger(__name__)
+from flashsd_ray.training.target.optimizer import Optimizers
+from flashsd_ray.training.target.settings import Event, Stage
 
-LOG_EVERY_S = 5.0
+REPORT_EVERY_S = 1.0
 SAVE_EVERY_S = 150.0
 VALIDATE_EVERY_S = 900.0
 _STOPPED = threading.Event()
@@ -31,19 +32,18 @@ def is_stopped() -> bool:
 
 
 class RunClock:
-    """How much of a stage's steps, or of its time, is spent, kept across resumes.
+    """How many of a stage's steps are done, and how long they took, kept across resumes.
 
-    Steps do not depend on what else the machine does; minutes do.
+    Steps do not depend on what else the machine does.
     """
 
-    def __init__(self, minutes: float, spent_s: float = 0.0, *, steps: int | None = None, step: int = 0) -> None:
-        self.budget_s = max(1e-3, minutes * 60.0)
+    def __init__(self, steps: int, *, step: int = 0, spent_s: float = 0.0) -> None:
+        self.steps = steps
         self.step = step
-        self._steps = steps  # None: the time decides
         self._first_step = step
         self._first_s = spent_s
         self._started = time.monotonic() - spent_s
-        self._logged_s = self._saved_s = self._validated_s = spent_s
+        self._last_s: dict[str, float] = {}
 
     @property
     def spent_s(self) -> float:
@@ -52,54 +52,82 @@ class RunClock:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, by the steps since the start or resume if steps decide."""
-        if self._steps is None:
-            return max(0.0, self.budget_s - self.spent_s)
+        """Seconds that are left, by the pace since the start or resume."""
         pace_s = (self.spent_s - self._first_s) / max(1, self.step - self._first_step)
-        return max(0, self._steps - self.step) * pace_s
+        return max(0, self.steps - self.step) * pace_s
 
     @property
     def progress(self) -> float:
         """Share of the stage that is done, at most 1."""
-        share = self.spent_s / self.budget_s if self._steps is None else self.step / max(1, self._steps)
-        return min(1.0, share)
+        return min(1.0, self.step / max(1, self.steps))
 
     @property
     def is_done(self) -> bool:
         """Whether the stage has run its course."""
-        return self.spent_s >= self.budget_s if self._steps is None else self.step >= self._steps
+        return self.step >= self.steps
 
     @property
     def is_over(self) -> bool:
         """Whether to end: the stage has run its course, or a signal has asked for it."""
         return self.is_done or is_stopped()
 
-    def is_log_due(self) -> bool:
-        """True every few seconds."""
-        is_due = self.spent_s - self._logged_s >= LOG_EVERY_S
+    def is_due(self, what: str, every_s: float) -> bool:
+        """True once in a period, for the first time when one is over."""
+        is_due = self.spent_s - self._last_s.get(what, self._first_s) >= every_s
         if is_due:
-            self._logged_s = self.spent_s
+            self._last_s[what] = self.spent_s
         return is_due
 
+
+class StageRun:
+    """One run of a stage: its clock, its reports and its checkpoint, with which it begins if the stage goes on."""
+
+    def __init__(self, stage: Stage, model: nn.Module, optimizers: Optimizers) -> None:
+        self.stage = stage
+        self._model = model
+        self._optimizers = optimizers
+        self.clock = RunClock(stage.steps)
+        if stage.goes_on:
+            state = load_checkpoint(stage.path)
+            model.load_state_dict(state["model"])
+            optimizers.load_state_dict(state["optimizers"])
+            self.clock = RunClock(stage.steps, step=state["step"], spent_s=state["spent_s"])
+
+    def save(self, **more: Any) -> None:
+        """The checkpoint of this moment is written."""
+        state = {
+            "model": self._model.state_dict(),
+            "optimizers": self._optimizers.state_dict(),
+            "step": self.clock.step,
+            "spent_s": self.clock.spent_s,
+            "seed": self.stage.seed,
+            "is_done": self.clock.is_done,
+        }
+        save_checkpoint(self.stage.path, state | more)
+
+    def report(self, figures: dict[str, float], *, is_heldout: bool = False) -> None:
+        """The stage's listener knows the figures; those of steps not more often than once in a second."""
+        if is_heldout or self.clock.is_done or self.clock.is_due("report", REPORT_EVERY_S):
+            event = Event(
+                stage=self.stage.name,
+                step=self.clock.step,
+                steps=self.clock.steps,
+                spent_s=self.clock.spent_s,
+                left_s=self.clock.left_s,
+                figures=figures,
+                is_heldout=is_heldout,
+            )
+            self.stage.listener(event)
+
+    @property
     def is_save_due(self) -> bool:
         """True every few minutes."""
-        is_due = self.spent_s - self._saved_s >= SAVE_EVERY_S
-        if is_due:
-            self._saved_s = self.spent_s
-        return is_due
+        return self.clock.is_due("save", SAVE_EVERY_S)
 
+    @property
     def is_validation_due(self) -> bool:
         """True every quarter of an hour."""
-        is_due = self.spent_s - self._validated_s >= VALIDATE_EVERY_S
-        if is_due:
-            self._validated_s = self.spent_s
-        return is_due
-
-
-def log_step(stage: str, step: int, clock: RunClock, figures: dict[str, float]) -> None:
-    """One line of progress is in the log."""
-    shown = " ".join(f"{name}={value:.3f}" for name, value in figures.items())
-    logger.info("%s step=%d spent_s=%.0f eta_s=%.0f %s", stage, step, clock.spent_s, clock.left_s, shown)
+        return self.clock.is_due("validation", VALIDATE_EVERY_S)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

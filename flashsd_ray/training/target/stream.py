@@ -4,7 +4,6 @@ import random
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from flashsd_ray.training.target.architecture import IMAGE_SIZE
 from flashsd_ray.training.target.labels import PatchLabels, label_patches
-from flashsd_ray.training.target.worlds import DEMO, World
-from flashsd_ray.training.world.augment import augment
+from flashsd_ray.training.town.augment import augment
+from flashsd_ray.training.town.render import render_clip
+from flashsd_ray.training.town.scene import Scene, Split
+from flashsd_ray.training.town.staging import sample_scene
 
 LARGE_RENDER_SHARE = 0.3  # of clips that are rendered larger, then resized as a processor would
 
@@ -25,19 +26,18 @@ class ClipBatch:
     pixels: torch.Tensor  # [B, F, 3, S, S] uint8
     objects: torch.Tensor  # [B, F, P, heads] int64
     scene: torch.Tensor  # [B, scene heads] int64
-    scenes: tuple[Any, ...]
+    scenes: tuple[Scene, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipStream:
     """Which clips to render."""
 
-    split: str
+    split: Split
     first_seed: int
     batch_size: int
     frame_counts: tuple[int, ...]  # one is drawn per batch
     is_augmented: bool = True
-    world: World = DEMO
 
 
 def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
@@ -46,7 +46,7 @@ def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
     frame_count = chooser.choice(stream.frame_counts)
     first = stream.first_seed + batch_index * stream.batch_size
     rows = [
-        _render(stream, stream.world.sample_scene(seed, stream.split), frame_count)
+        _render(stream, sample_scene(seed, stream.split), frame_count)
         for seed in range(first, first + stream.batch_size)
     ]
     frames = torch.from_numpy(np.stack([row[0] for row in rows]))
@@ -58,7 +58,7 @@ def render_batch(stream: ClipStream, batch_index: int) -> ClipBatch:
     )
 
 
-def _render(source: ClipStream, scene: Any, frame_count: int) -> tuple[np.ndarray, PatchLabels, Any]:
+def _render(source: ClipStream, scene: Scene, frame_count: int) -> tuple[np.ndarray, PatchLabels, Scene]:
     stream = random.Random(f"augment:{scene.split}:{scene.seed}")
     offset = stream.random() if frame_count == 1 else stream.uniform(0.0, 0.5)
     last = 0.0 if frame_count == 1 else 1.0 - stream.uniform(0.0, 0.5) / frame_count
@@ -68,9 +68,9 @@ def _render(source: ClipStream, scene: Any, frame_count: int) -> tuple[np.ndarra
     size_px = IMAGE_SIZE
     if source.is_augmented and stream.random() < LARGE_RENDER_SHARE:
         size_px = stream.choice((144, 192, 224))
-    clip = source.world.render_clip(scene, moments, size_px)
+    clip = render_clip(scene, moments, size_px)
     frames = augment(clip.frames, stream, IMAGE_SIZE) if source.is_augmented else clip.frames
-    return frames, label_patches(clip, source.world), scene
+    return frames, label_patches(clip), scene
 
 
 class _Batches(IterableDataset[ClipBatch]):

@@ -1,4 +1,4 @@
-"""The demo target's tokenizer: byte-level BPE over the world's language, with a chat template."""
+"""The target's tokenizer: byte-level BPE over the town's language, with a chat template."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from flashsd_ray.training.target.worlds import DEMO, World
+from flashsd_ray.training.town.language import TASKS, converse
+from flashsd_ray.training.town.staging import sample_scene
 
 CORPUS_SCENES = 6000
+VOCABULARY_SIZE = 2048  # at most; merges end where words are whole
 PAD, BOS, EOS, IMAGE, USER, ASSISTANT = (
     "<pad>",
     "<s>",
@@ -33,18 +35,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(world: World = DEMO) -> PreTrainedTokenizerFast:
-    """A tokenizer of the world's language that can still spell any text, byte by byte."""
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the town's language that can still spell any text, byte by byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=world.vocabulary_size,
+        vocab_size=VOCABULARY_SIZE,
         special_tokens=[PAD, BOS, EOS, IMAGE, USER, ASSISTANT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(world), trainer)
+    tokenizer.train_from_iterator(_corpus(), trainer)
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -59,11 +61,11 @@ def train_tokenizer(world: World = DEMO) -> PreTrainedTokenizerFast:
     return fast
 
 
-def stage_tokenizer(out_dir: Path, world: World = DEMO) -> PreTrainedTokenizerFast:
+def stage_tokenizer(out_dir: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of this run: trained once, then read back, for ids must outlive the language's edits."""
     folder = out_dir / "tokenizer"
     if not folder.exists():
-        train_tokenizer(world).save_pretrained(folder)
+        train_tokenizer().save_pretrained(folder)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 
@@ -73,10 +75,10 @@ def first_word_token(tokenizer: PreTrainedTokenizerFast, words: str) -> int:
     return int(tokenizer.encode(f" {words}", add_special_tokens=False)[0])
 
 
-def _corpus(world: World) -> Iterator[str]:
+def _corpus() -> Iterator[str]:
     for seed in range(CORPUS_SCENES):
-        scene = world.sample_scene(seed, "train")
-        for task in world.tasks:
-            exchange = world.converse(scene, task, 0)
+        scene = sample_scene(seed, "train")
+        for task in TASKS:
+            exchange = converse(scene, task, 0)
             yield exchange.prompt
             yield exchange.answer

@@ -9,12 +9,8 @@ from transformers import CLIPVisionModel
 from flashsd_ray.training.target.architecture import vision_config
 from flashsd_ray.training.target.labels import IGNORED
 from flashsd_ray.training.target.optimizer import Optimizers
-from flashsd_ray.training.target.progress import (
-    RunClock,
-    load_checkpoint,
-    log_step,
-    save_checkpoint,
-)
+from flashsd_ray.training.target.progress import StageRun
+from flashsd_ray.training.target.settings import Stage
 from flashsd_ray.training.target.stream import (
     ClipBatch,
     ClipStream,
@@ -22,7 +18,7 @@ from flashsd_ray.training.target.stream import (
     render_batch,
     stream_batches,
 )
-from flashsd_ray.training.target.worlds import DEMO, NO_OBJECT, World
+from flashsd_ray.training.town.teaching import HEAD_SIZES, NO_OBJECT, OBJECT_HEADS, SCENE_HEADS
 
 BATCH_SIZE = 96
 LEARNING_RATE = 1.5e-3
@@ -34,15 +30,12 @@ HELDOUT_CLIPS = 288
 class PatchClassifier(nn.Module):
     """The tower under one linear head per thing that captions speak of."""
 
-    def __init__(self, world: World = DEMO) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.world = world
         config = vision_config()
         config._attn_implementation = "eager"  # faster than SDPA for 37 tokens on a CPU
         self.tower = CLIPVisionModel(config)
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(config.hidden_size, size) for name, size in world.head_sizes.items()}
-        )
+        self.heads = nn.ModuleDict({name: nn.Linear(config.hidden_size, size) for name, size in HEAD_SIZES.items()})
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:  # [N, 3, S, S] uint8
         """The logits of every head for every patch, [N, P, classes] each."""
@@ -51,21 +44,21 @@ class PatchClassifier(nn.Module):
         return {name: head(hidden).float() for name, head in self.heads.items()}
 
 
-def patch_targets(batch: ClipBatch, world: World) -> dict[str, torch.Tensor]:
+def patch_targets(batch: ClipBatch) -> dict[str, torch.Tensor]:
     """The class of every patch for every head, [B * F, P] each."""
     objects = batch.objects.flatten(0, 1)
-    targets = {name: objects[..., index] for index, name in enumerate(world.object_heads)}
+    targets = {name: objects[..., index] for index, name in enumerate(OBJECT_HEADS)}
     frames, patches = batch.objects.shape[1:3]
     scene = batch.scene.repeat_interleave(frames, dim=0)[:, :, None].expand(-1, -1, patches)
-    return targets | dict(zip(world.scene_heads, scene.unbind(dim=1), strict=True))
+    return targets | dict(zip(SCENE_HEADS, scene.unbind(dim=1), strict=True))
 
 
-def patch_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], world: World) -> torch.Tensor:
+def patch_loss(logits: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
     """The summed cross entropy of the heads."""
     total = torch.zeros(())
     for name, scores in logits.items():
         weight = torch.ones(scores.shape[-1])
-        if name in world.object_heads:
+        if name in OBJECT_HEADS:
             weight[NO_OBJECT] = 1.0 / OBJECT_WEIGHT
         losses = nn.functional.cross_entropy(
             scores.flatten(0, 1), targets[name].flatten(), weight, ignore_index=IGNORED
@@ -88,58 +81,39 @@ def patch_accuracy(model: PatchClassifier, batch: ClipBatch) -> dict[str, float]
         scores = [model(pixels) for pixels in pieces]
     logits = {name: torch.cat([score[name] for score in scores]) for name in scores[0]}
     figures = {}
-    for name, target in patch_targets(batch, model.world).items():
+    for name, target in patch_targets(batch).items():
         right = logits[name].argmax(-1) == target
-        mask = target > NO_OBJECT if name in model.world.object_heads else target >= 0
-        figures[f"heldout_{name}"] = right[mask].float().mean().item()
+        mask = target > NO_OBJECT if name in OBJECT_HEADS else target >= 0
+        figures[name] = right[mask].float().mean().item()
     return figures
 
 
-def train_vision(
-    out_dir: Path,
-    minutes: float,
-    seed: int,
-    *,
-    is_resumed: bool,
-    world: World = DEMO,
-    steps: int | None = None,  # None: until the minutes are over
-) -> Path:
-    """`vision.pt` in `out_dir` holds a trained tower; returns its path."""
-    torch.manual_seed(seed)
-    path = out_dir / "vision.pt"
-    model = PatchClassifier(world)
+def train_vision(stage: Stage) -> Path:
+    """The stage's checkpoint holds a trained tower; returns its path."""
+    torch.manual_seed(stage.seed)
+    model = PatchClassifier()
     compile_tower(model)
     optimizers = Optimizers(model.named_parameters(), LEARNING_RATE)
-    clock = RunClock(minutes, steps=steps)
-    if is_resumed and path.exists():
-        state = load_checkpoint(path)
-        model.load_state_dict(state["model"])
-        optimizers.load_state_dict(state["optimizers"])
-        clock = RunClock(minutes, state["spent_s"], steps=steps, step=state["step"])
-    heldout = render_batch(
-        ClipStream(split="heldout", first_seed=0, batch_size=HELDOUT_CLIPS, frame_counts=(1,), world=world), 0
-    )
-    stream = ClipStream(split="train", first_seed=seed * 10**9, batch_size=BATCH_SIZE, frame_counts=(1,), world=world)
+    run = StageRun(stage, model, optimizers)
+    heldout = render_batch(ClipStream(split="heldout", first_seed=0, batch_size=HELDOUT_CLIPS, frame_counts=(1,)), 0)
+    stream = ClipStream(split="train", first_seed=stage.seed * 10**9, batch_size=BATCH_SIZE, frame_counts=(1,))
 
     def save() -> None:
         figures = patch_accuracy(model, heldout)
-        log_step("vision heldout", clock.step, clock, figures)
-        state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
-        extra = {"step": clock.step, "spent_s": clock.spent_s, "figures": figures, "seed": seed}
-        save_checkpoint(path, state | extra | {"is_done": clock.is_done})
+        run.report(figures, is_heldout=True)
+        run.save(figures=figures)
 
-    for batch in stream_batches(stream, first_batch=clock.step):
+    for batch in stream_batches(stream, first_batch=run.clock.step):
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(batch.pixels.flatten(0, 1))
-        loss = patch_loss(logits, patch_targets(batch, world), world)
+        loss = patch_loss(logits, patch_targets(batch))
         torch.autograd.backward(loss)
-        norm = optimizers.step(clock.progress)
-        clock.step += 1
-        if clock.is_log_due():
-            log_step("vision", clock.step, clock, {"loss": loss.item(), "gradient": norm})
-        if clock.is_save_due():
+        norm = optimizers.step(run.clock.progress)
+        run.clock.step += 1
+        run.report({"loss": loss.item(), "gradient": norm})
+        if run.is_save_due:
             save()
-        if clock.is_over:
+        if run.clock.is_over:
             break
     save()
-    return path
+    return stage.path

@@ -1,4 +1,5 @@
-"""The town: a larger world of clips and captions, with colours, counts, interactions, events and several styles of answer.
+"""The town: a world of short clips and true answers, with colours, counts, interactions, events and several styles.
 
-Everything is a pure function of (seed, split), as in the demo world, whose brushes and renderer it uses.
+Everything is a pure function of (seed, split): the scene, its pixels at any size and time, and what can be said about it.
+Only `evaluate` knows of models.
 """

@@ -53,7 +53,7 @@ def page(scenes: list[Scene]) -> str:
     """One HTML page that needs no other file."""
     articles = "\n".join(_article(scene) for scene in scenes)
     intro = (
-        "Held-out clips of the town, the world that the next bundled model learns to describe. Every row shows eight "
+        "Held-out clips of the town, the world that the bundled model describes. Every row shows eight "
         "moments from the first frame to the last. What is said is true of the clip; its words are one of many ways."
     )
     head = f'<meta charset="utf-8"><title>The town</title><style>{STYLE}</style>'

@@ -74,7 +74,7 @@ def test_noise_has_the_shape_and_the_size_of_latents() -> None:
 def parsed(out: Path, *rows: str) -> argparse.Namespace:
     words = [
         *("bench", "ablation", "--model", str(checkpoint("llava15")), "--dtype", "float32", "--threads", "1"),
-        *("--rows", *rows, "--data", "demo:4", "--heldout", "2", "--frames", "2", "--steps", "2", "--readings", "2"),
+        *("--rows", *rows, "--data", "town:4", "--heldout", "2", "--frames", "2", "--steps", "2", "--readings", "2"),
         *("--anchors", "2", "--clips", "2", "--max-new-tokens", "8", "--out", str(out)),
     ]
     return build_parser().parse_args(words)

@@ -25,7 +25,7 @@ from flashsd_ray.training.drafter.losses import FLASH_PAPER
 from flashsd_ray.training.drafter.trainer import TrainingConfig
 from tests.tiny_checkpoints import checkpoint
 
-LEAST = ["train", "drafter", "--data", "demo:8", "--out", "runs/x"]
+LEAST = ["train", "drafter", "--data", "town:8", "--out", "runs/x"]
 
 
 def parsed(*words: str) -> Any:
@@ -39,7 +39,7 @@ def job(*words: str) -> Job:
 def test_the_defaults_are_those_of_training() -> None:
     usual = job()
     assert usual.training == TrainingConfig(steps=1000)
-    defaults = Job(out=Path("runs/x"), data="demo:8", training=usual.training)
+    defaults = Job(out=Path("runs/x"), data="town:8", training=usual.training)
     assert usual == defaults
     assert job("--minutes", "3").training == TrainingConfig(minutes=3.0)
 
@@ -68,7 +68,7 @@ def test_options_reach_what_they_name() -> None:
 def test_the_command_is_kept_as_it_can_be_given_again() -> None:
     words = ["--prompt", "What's this?", "--prompt", "b", "--taps", "3,6", "--minutes", "2.0", "--only-answers"]
     command = spelled(parsed(*words, "--resume", "--seed", "0"))
-    assert command.startswith("flashsd train drafter --data demo:8")
+    assert command.startswith("flashsd train drafter --data town:8")
     assert not {"--resume", "--seed", "--help"} & set(command.split())
     assert job_of(build_parser().parse_args(shlex.split(command)[1:]), "") == job(*words)
 
@@ -78,10 +78,10 @@ def test_the_command_is_kept_as_it_can_be_given_again() -> None:
     [
         ("train", "WHAT"),
         ("train drafter --out x", "--data"),
-        ("train drafter --data demo:1 --out x --taps a,b", "--taps: must be layers such as 3,6,9, got 'a,b'"),
-        ("train drafter --data demo:1 --out x --sampled-share 2", "must be a share from 0 to 1, got 2"),
-        ("train drafter --data demo:1 --out x --hard nan", "must be a number, 0 or more, got nan"),
-        ("train drafter --data demo:1 --out x --step 3", "did you mean --steps?"),
+        ("train drafter --data town:1 --out x --taps a,b", "--taps: must be layers such as 3,6,9, got 'a,b'"),
+        ("train drafter --data town:1 --out x --sampled-share 2", "must be a share from 0 to 1, got 2"),
+        ("train drafter --data town:1 --out x --hard nan", "must be a number, 0 or more, got nan"),
+        ("train drafter --data town:1 --out x --step 3", "did you mean --steps?"),
     ],
 )
 def test_mistakes_are_named(words: str, part: str) -> None:
@@ -108,7 +108,7 @@ def flashsd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     [
         (("--resume", "--overwrite"), "exclude each other"),
         (("--address", "auto"), "say with --workers how many"),
-        (("--heldout", "3", "--heldout-data", "demo:3"), "leave --heldout out"),
+        (("--heldout", "3", "--heldout-data", "town:3"), "leave --heldout out"),
         (("--target", "dmo"), "did you mean 'demo'?"),
         (("--kind", "lookup"), "known: ar, block, flash"),
         (("--compressor", "zip"), "unknown compressor 'zip'"),
@@ -166,7 +166,7 @@ def test_a_library_that_is_not_installed_is_named(
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_ray)
-    code, _, err = flashsd("train", "drafter", "--data", "demo:2", "--workers", "2", "--out", tmp_path / "x")
+    code, _, err = flashsd("train", "drafter", "--data", "town:2", "--workers", "2", "--out", tmp_path / "x")
     assert code == 2
     assert "--workers needs Ray Train: pip install 'ray[train]'" in err
 

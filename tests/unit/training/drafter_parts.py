@@ -13,7 +13,7 @@ from flashsd_ray.training.drafter.answers import Answer, Answers, Asker
 from flashsd_ray.training.drafter.broken import Broken
 from flashsd_ray.training.drafter.events import Event
 from flashsd_ray.training.drafter.pool import ReadingPool
-from flashsd_ray.training.drafter.questions import Question, WorldQuestions
+from flashsd_ray.training.drafter.questions import Question, TownQuestions
 from flashsd_ray.training.drafter.readings import Reader
 from flashsd_ray.training.drafter.series import Series
 
@@ -22,8 +22,8 @@ NUM_TOKENS = 24
 
 
 def greedy_questions(count: int) -> list[Question]:
-    """Questions about clips of the demo world, two about each."""
-    asked = WorldQuestions(count, "train", per_clip=2)
+    """Questions about clips of the town, two about each."""
+    asked = TownQuestions(count, "train", per_clip=2)
     return [replace(asked[place], temperature=0.0) for place in range(count)]
 
 

@@ -14,7 +14,7 @@ from flashsd_ray.config import MediaConfig
 from flashsd_ray.errors import ConfigError, MediaError
 from flashsd_ray.training.drafter.data import FolderQuestions, open_data
 from flashsd_ray.training.drafter.manifest import LONGEST_LINE, ManifestQuestions, parse
-from flashsd_ray.training.drafter.questions import Question, WorldQuestions, load_visuals
+from flashsd_ray.training.drafter.questions import Question, TownQuestions, load_visuals
 from flashsd_ray.training.drafter.series import Chosen, Series, share
 from tests.media_files import make_picture
 
@@ -131,18 +131,23 @@ def test_something_must_be_left_to_learn_from(tmp_path: Path) -> None:
         open_data(str(path))
     with pytest.raises(ConfigError, match="9 questions, and 9 are to be held out"):
         open_data(str(path), num_heldout=9)
-    assert len(open_data(str(path), heldout_source="demo:3").train) == 9
+    assert len(open_data(str(path), heldout_source="town:3").train) == 9
     with pytest.raises(ConfigError, match="--prompt is for a directory"):
         open_data(str(path), prompts=["What?"])
 
 
-def test_the_demo_world_has_clips_of_its_own_for_judging() -> None:
-    data = open_data("demo:20", num_heldout=6)
+def test_the_town_has_clips_of_its_own_for_judging() -> None:
+    data = open_data("town:20", num_heldout=6)
     assert (len(data.train), len(data.heldout)) == (20, 6)
     assert not {q.visuals for q in listed(data.train)} & {q.visuals for q in listed(data.heldout)}
-    assert listed(data.train) == listed(WorldQuestions(20, "train"))
+    assert listed(data.train) == listed(TownQuestions(20, "train"))
     with pytest.raises(IndexError):
         data.train[20]
+
+
+def test_a_world_that_does_not_exist_is_refused_and_the_one_that_does_is_named() -> None:
+    with pytest.raises(ConfigError, match="there is no world 'demo'; clips of the one there is are town:5000"):
+        open_data("demo:5000")
 
 
 def test_the_frames_are_those_of_the_time_asked_about(tmp_path: Path, clip: Path) -> None:

@@ -32,7 +32,7 @@ STEPS = 12
 def job_in(folder: Path) -> Job:
     return Job(
         out=folder,
-        data="demo:6",
+        data="town:6",
         num_heldout=3,
         sampled_share=0.4,
         keeps_readings=True,
@@ -45,7 +45,7 @@ def job_in(folder: Path) -> Job:
         training=TrainingConfig(steps=STEPS, num_readings=2, num_anchors=4, seed=3, evaluate_every_s=1e-9),
         max_new_tokens=12,
         num_checked=2,
-        command="flashsd train drafter --data demo:6",
+        command="flashsd train drafter --data town:6",
     )
 
 
@@ -85,7 +85,7 @@ def test_a_trained_drafter_has_its_papers(job: Job, events: list[Event], target:
     assert [checked["drafter"] for checked in made["engine"]] == ["block", "lookup"]
     assert all(checked["num_equal"] == checked["num_answers"] > 0 for checked in made["engine"])
     card = (job.out / "README.md").read_text()
-    for part in (target.fingerprint, job.command, "demo:6", "12 steps", "hard 0.5", "`lookup`", "seed | 0.0006, 3"):
+    for part in (target.fingerprint, job.command, "town:6", "12 steps", "hard 0.5", "`lookup`", "seed | 0.0006, 3"):
         assert part in card
 
 
@@ -195,7 +195,7 @@ def test_designs_fit_their_target_or_are_refused() -> None:
 
 
 def test_wide_drafters_learn_more_slowly() -> None:
-    job = Job(out=Path("out"), data="demo:1")
+    job = Job(out=Path("out"), data="town:1")
     wide = replace(
         Design().config(tiny_view()),
         width=4096,
@@ -209,8 +209,8 @@ def test_wide_drafters_learn_more_slowly() -> None:
 def test_a_worker_finds_everything_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.jsonl").touch()
-    job = replace(job_in(Path("out")), data="data.jsonl", heldout_data="demo:3").with_absolute_paths()
-    assert (job.out, job.data, job.heldout_data) == (tmp_path / "out", str(tmp_path / "data.jsonl"), "demo:3")
+    job = replace(job_in(Path("out")), data="data.jsonl", heldout_data="town:3").with_absolute_paths()
+    assert (job.out, job.data, job.heldout_data) == (tmp_path / "out", str(tmp_path / "data.jsonl"), "town:3")
     hub = replace(job.config, model=ModelConfig(name="owner/name"))
     assert replace(job, config=hub).with_absolute_paths().config.model.name == "owner/name"
 

@@ -20,7 +20,7 @@ def test_a_drafter_for_another_family_beats_lookup(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(loading, "quiet_libraries", lambda: None)
     target, out = tmp_path / "target", tmp_path / "drafter"
     teach(target, 70, family=FAMILY, tasks=("short", "count", "place"), clips=100)
-    command = f"train drafter --target {target} --dtype float32 --data demo:50 --heldout 12 --frames 2 --threads 1"
+    command = f"train drafter --target {target} --dtype float32 --data town:50 --heldout 12 --frames 2 --threads 1"
     command += f" --max-new-tokens 64 --sampled-share 0 --draft-length 4 --steps 60 --learning-rate 3e-3 --out {out}"
     assert main([*command.split(), "--check", "8"]) == 0
     made = describe(out)["provenance"]

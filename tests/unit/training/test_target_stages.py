@@ -1,4 +1,4 @@
-"""The demo target's training: labels, packing, grounding, schedule and the files it leaves."""
+"""The target's training: labels, packing, grounding, schedule and the files it leaves."""
 
 import numpy as np
 import pytest
@@ -6,30 +6,29 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
-from flashsd_ray.training.target import evaluate, vision
+from flashsd_ray.models.pretrained import BUNDLED_TARGETS
 from flashsd_ray.training.target import tokenizer as tokenizer_stage
 from flashsd_ray.training.target.architecture import PATCHES_PER_FRAME, target_config
 from flashsd_ray.training.target.captions import caption_loss
-from flashsd_ray.training.target.evaluate import Tally, ask, mentioned_kinds, score_caption
 from flashsd_ray.training.target.grounding import GroundingLoss, word_scores
-from flashsd_ray.training.target.labels import IGNORED, OBJECT_HEADS, label_patches
+from flashsd_ray.training.target.labels import IGNORED, label_patches
 from flashsd_ray.training.target.optimizer import Optimizers, schedule
 from flashsd_ray.training.target.package import build_model, build_processor, save_target
 from flashsd_ray.training.target.packing import Packer, attention_bias
 from flashsd_ray.training.target.stream import ClipStream, render_batch
 from flashsd_ray.training.target.tokenizer import first_word_token
-from flashsd_ray.training.world.atlas import ATLAS_DIR
-from flashsd_ray.training.world.catalog import KIND_NAMES
-from flashsd_ray.training.world.language import converse
-from flashsd_ray.training.world.render import clip
-from flashsd_ray.training.world.scene import sample_scene
-
-TARGET_DIR = ATLAS_DIR.parent / "target"
+from flashsd_ray.training.town import evaluate
+from flashsd_ray.training.town.catalog import KIND_NAMES
+from flashsd_ray.training.town.evaluate import ask
+from flashsd_ray.training.town.language import converse
+from flashsd_ray.training.town.render import clip
+from flashsd_ray.training.town.staging import sample_scene
+from flashsd_ray.training.town.teaching import OBJECT_HEADS
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return AutoProcessor.from_pretrained(TARGET_DIR)
+    return AutoProcessor.from_pretrained(BUNDLED_TARGETS["demo"])
 
 
 @pytest.fixture(scope="module")
@@ -152,27 +151,6 @@ def test_the_schedule_warms_up_then_falls():
     assert schedule(0.0) < 0.1
     assert schedule(0.03) == pytest.approx(1.0)
     assert schedule(0.5) > schedule(0.9) > schedule(1.0) > 0
-
-
-def test_stages_write_checkpoints_and_resume(tmp_path, monkeypatch):
-    monkeypatch.setattr(vision, "BATCH_SIZE", 4)
-    monkeypatch.setattr(vision, "HELDOUT_CLIPS", 4)
-    monkeypatch.setattr(vision, "compile_tower", lambda model: None)
-    path = vision.train_vision(tmp_path, 0.0, 1, is_resumed=False)
-    first = torch.load(path, weights_only=True)["step"]
-    vision.train_vision(tmp_path, 0.0, 1, is_resumed=True)
-    assert torch.load(path, weights_only=True)["step"] == first + 1
-
-
-def test_scores_count_objects_named_and_missed():
-    scene = sample_scene(1, "heldout")
-    tally = Tally()
-    score_caption(tally, scene, converse(scene, "detail", 0).answer)
-    score_caption(tally, scene, "A zeppelin.")
-    figures = tally.figures()
-    assert figures["object_precision"] == 1.0
-    assert figures["object_recall"] == 0.5
-    assert mentioned_kinds("Two mice and an Owl in a carpet.") == {"mouse", "owl"}
 
 
 def test_a_saved_target_loads_through_the_auto_classes_and_answers(tmp_path, monkeypatch, processor, tiny_model):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 from itertools import combinations, islice, pairwise
 
+import av
 import numpy as np
 import pytest
 
+from flashsd_ray.training.town.__main__ import BUNDLED, scene_named
+from flashsd_ray.training.town.augment import augment
 from flashsd_ray.training.town.casting import is_novel
 from flashsd_ray.training.town.catalog import COLORS, KIND_NAMES, KINDS, MOTION_WEIGHTS, PLACE_NAMES, PLACES
 from flashsd_ray.training.town.checking import Tally, check
@@ -16,7 +21,9 @@ from flashsd_ray.training.town.phrases import base_verb
 from flashsd_ray.training.town.reading import kinds_in, read
 from flashsd_ray.training.town.render import clip
 from flashsd_ray.training.town.scene import ENTRANCE_TIME, Scene
+from flashsd_ray.training.town.schema import parsed
 from flashsd_ray.training.town.staging import sample_scene
+from flashsd_ray.training.town.video import describe_truth, write_video
 from flashsd_ray.training.town.voice import Voice
 from flashsd_ray.training.town.words import DEED_FORMS, gerund, third_person
 
@@ -185,6 +192,91 @@ def test_a_passive_sentence_is_read_as_the_active_one():
     assert active.deed == passive.deed == ("dog", "follow", "cat")
     assert active.objects["cat"] == passive.objects["cat"]
     assert (active.objects["dog"].motion, active.objects["dog"].lane) == ("right", "bottom")
+
+
+def test_silence_is_never_right():
+    for task in (*SMALL_TASKS, "json"):
+        for scene in SCENES[:60]:
+            shown = figures(scene, task, "There is.")
+            assert {name: share for name, share in shown.items() if name != "style_short" and share} == {}, task
+
+
+def test_rest_has_to_be_said():
+    assert read("A small dog is resting at the bottom.").objects["dog"].motion == "stay"
+    assert read("A small dog at the bottom.").objects["dog"].motion is None
+
+
+def test_clips_with_an_event_are_counted_apart_from_those_without():
+    quiet, busy = (scene_with(lambda scene, wanted=wanted: bool(scene.entering) == wanted) for wanted in (False, True))
+    assert figures(quiet, "detail", "We are on a moon.")["no_enters"] == 1.0
+    assert figures(busy, "detail", "We are on a moon.")["enters"] == 0.0
+    assert figures(busy, "json", told(busy, "json").answer)["json_enters"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda said: said["objects"][0].update(kind=["dog"]),
+        lambda said: said["objects"][0].update(kind="zeppelin"),
+        lambda said: said["objects"][0].update(count=True),
+        lambda said: said["objects"].append({}),
+        lambda said: said.update(place="nowhere"),
+        lambda said: said.update(interaction=["dog", "eat", "cat"]),
+        lambda said: said.update(objects={}),
+        lambda said: said.update(note="more"),
+    ],
+)
+def test_json_that_does_not_keep_to_the_schema_is_refused(spoil):
+    said = json_of(SCENES[0])
+    assert parsed(json.dumps(said)) == said
+    spoil(said)
+    assert parsed(json.dumps(said)) is None
+
+
+def test_an_object_too_many_counts_in_json_and_in_words():
+    scene = scene_with(lambda scene: all(group.kind not in ("truck", "crab") for group in scene.groups))
+    said = json_of(scene)
+    extra = {"kind": "truck", "count": 1, "color": "red", "size": "small", "motion": "stay", "position": "top left"}
+    said["objects"].append(extra)
+    assert figures(scene, "json", json.dumps(said))["json_objects"] == 0.0
+    wrong = told(scene, "detail").answer + " The truck is above the crab."
+    assert figures(scene, "detail", wrong)["object_precision"] < 1.0
+
+
+def test_the_picture_is_much_the_same_at_any_size():
+    small = clip(11, "heldout", frame_count=1, size_px=96).frames[0].astype(float)
+    large = clip(11, "heldout", frame_count=1, size_px=384).frames[0].astype(float)
+    reduced = large.reshape(96, 4, 96, 4, 3).mean(axis=(1, 3))
+    assert np.abs(reduced - small).mean() < 6.0
+
+
+def test_augmented_frames_keep_shape_and_stay_close():
+    frames = clip(5, frame_count=2).frames
+    damaged = augment(frames, random.Random(1), 96)
+    assert damaged.shape == frames.shape
+    assert np.abs(damaged.astype(float) - frames).mean() < 40.0
+
+
+def test_a_written_video_decodes_to_the_scene(tmp_path):
+    scene = sample_scene(2, "heldout")
+    path = tmp_path / "clip.mp4"
+    write_video(scene, path, size_px=64)
+    with av.open(io.BytesIO(path.read_bytes())) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(decoded) == round(scene.duration_s * 24)
+    rendered = clip(2, "heldout", frame_count=len(decoded), size_px=64).frames
+    assert np.abs(decoded[0].astype(float) - rendered[0]).mean() < 12.0
+
+
+def test_the_bundled_clips_are_those_that_the_command_names_and_training_has_none_of_them(clips):
+    scenes = [scene_named(name) for name in BUNDLED]
+    truths = json.loads((clips[0].parent / "clips.json").read_text(encoding="utf-8"))
+    assert truths == {f"{one.place}-{one.split}-{one.seed}.mp4": describe_truth(one) for one in scenes}
+    assert sorted(truths) == [path.name for path in clips]
+    assert {scene.split for scene in scenes} == {"heldout", "novel"}
+    assert all(len(told(scene, "detail").answer.split()) >= 50 for scene in scenes)
+    with pytest.raises(ValueError, match="train, heldout, novel"):
+        scene_named("demo:7")
 
 
 @pytest.mark.parametrize(

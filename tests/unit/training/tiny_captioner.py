@@ -1,4 +1,4 @@
-"""Teaches a tiny checkpoint with random weights to caption the demo world a little, so that its answers have sense.
+"""Teaches a tiny checkpoint with random weights to caption the town a little, so that its answers have sense.
 
 What a model with random weights says is noise, and no drafter can learn noise. A minute of this
 (``python -m tests.unit.training.tiny_captioner DIRECTORY 450``) gives a target of another family than the demo model
@@ -21,8 +21,8 @@ from flashsd_ray.config import MediaConfig
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.training.drafter.questions import TASKS, Question, load_visuals
-from flashsd_ray.training.world.language import Task, converse
-from flashsd_ray.training.world.scene import sample_scene
+from flashsd_ray.training.town.language import Task, converse
+from flashsd_ray.training.town.staging import sample_scene
 from flashsd_ray.types import Conversation
 from tests.tiny_checkpoints import checkpoint
 
@@ -38,7 +38,7 @@ class Example:
     def __init__(self, target: PretrainedTarget, encoder: LocalEncoder, seed: int, tasks: Sequence[Task]) -> None:
         stream = random.Random(f"example:{seed}")
         exchange = converse(sample_scene(seed, "train"), stream.choice(tasks), stream.randrange(2**31))
-        question = Question(prompt=exchange.prompt, visuals=(f"world:train:{seed}",))
+        question = Question(prompt=exchange.prompt, visuals=(f"town:train:{seed}",))
         visuals = load_visuals(question, MediaConfig(num_frames=NUM_FRAMES))
         self.inputs = encoder.process(Conversation.of(exchange.prompt, visuals))
         self.prompt = self.inputs["input_ids"][0].tolist()

@@ -1,5 +1,7 @@
 """Clips as real H.264 files, as a camera would have written them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable
 from fractions import Fraction
@@ -8,15 +10,16 @@ from typing import Any
 
 import av
 
-from flashsd_ray.training.world.language import TASKS, converse
-from flashsd_ray.training.world.render import even_moments, render_clip
-from flashsd_ray.training.world.scene import Scene, Split, sample_scene
+from flashsd_ray.training.town.language import TASKS, converse, json_of
+from flashsd_ray.training.town.render import even_moments, render_clip
+from flashsd_ray.training.town.scene import Scene
 
 FRAMES_PER_SECOND = 24
 CONSTANT_RATE_FACTOR = "23"
+CLIP_PIXELS = 384
 
 
-def write_video(scene: Scene, path: Path, *, size_px: int = 384) -> None:
+def write_video(scene: Scene, path: Path, *, size_px: int = CLIP_PIXELS) -> None:
     """The scene is an H.264 file at `path`."""
     frame_count = round(scene.duration_s * FRAMES_PER_SECOND)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +36,11 @@ def write_video(scene: Scene, path: Path, *, size_px: int = 384) -> None:
             container.mux(packet)
 
 
-def export_clips(out_dir: Path, split: Split, seeds: Iterable[int], *, size_px: int) -> list[Path]:
-    """One video per seed and `clips.json`, which says what is true of each, lie in `out_dir`."""
-    out_dir.mkdir(parents=True, exist_ok=True)
+def export_clips(out_dir: Path, scenes: Iterable[Scene], *, size_px: int = CLIP_PIXELS) -> list[Path]:
+    """One video per scene and `clips.json`, which says what is true of each, lie in `out_dir`."""
     paths, truths = [], {}
-    for seed in seeds:
-        scene = sample_scene(seed, split)
-        path = out_dir / f"{scene.place}-{split}-{seed}.mp4"
+    for scene in scenes:
+        path = out_dir / f"{scene.place}-{scene.split}-{scene.seed}.mp4"
         write_video(scene, path, size_px=size_px)
         truths[path.name] = describe_truth(scene)
         paths.append(path)
@@ -54,20 +55,6 @@ def describe_truth(scene: Scene) -> dict[str, Any]:
     return {
         "seed": scene.seed,
         "split": scene.split,
-        "place": scene.place,
-        "time_of_day": scene.time_of_day,
-        "weather": scene.weather,
-        "objects": [
-            {
-                "kind": group.kind,
-                "count": group.count,
-                "is_large": group.is_large,
-                "motion": group.motion,
-                "lane": group.lane,
-                "column": group.column,
-                "enters_halfway": group.enters_halfway,
-            }
-            for group in scene.groups
-        ],
+        **json_of(scene),
         "exchanges": [{"prompt": item.prompt, "answer": item.answer} for item in exchanges],
     }
