@@ -39,8 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         code = train_stages(arguments, progress)
     if code == INTERRUPTED:
         progress.says_how_to_go_on()
-    else:
-        print(
-            f"{arguments.out}: trained; try  flashsd caption clip.mp4 --model {arguments.out / 'target'} --drafter none"
-        )
+    elif arguments.stage in ("captions", "all"):
+        print(f"trained; try  flashsd caption clip.mp4 --model {arguments.out / 'target'} --drafter none")
     return code
