@@ -51,7 +51,7 @@ _OPPOSITE: dict[Motion, Motion] = {"right": "left", "left": "right"}
 
 @dataclass(kw_only=True)
 class Told:
-    """What is said of one kind; None: nothing."""
+    """What is said of one kind; None: nothing, or one thing here and another there."""
 
     count: int | None = None
     is_large: bool | None = None
@@ -59,6 +59,17 @@ class Told:
     motion: Motion | None = None
     lane: Lane | None = None
     column: Column | None = None
+    contradicted: set[str] = field(default_factory=set)  # of the above
+
+    def add(self, **said: object) -> None:
+        """More is said of it; None: nothing."""
+        for name, value in said.items():
+            known = getattr(self, name)
+            if value is None or value == known or name in self.contradicted:
+                continue
+            if known is not None:
+                self.contradicted.add(name)
+            setattr(self, name, None if known is not None else value)
 
 
 @dataclass(kw_only=True)
@@ -127,28 +138,26 @@ def _read_nouns(reading: Reading, said: str) -> None:
     numbers = {"a": 1, "an": 1, **{word: count for count, word in enumerate(NUMBERS)}}
     for number, size, color, name in _nouns(tuple(numbers), tuple(sizes)).findall(said):
         told = reading.objects.setdefault(_kinds_by_name()[name], Told())
-        told.count = numbers.get(number, told.count)
-        told.is_large = sizes.get(size, told.is_large)
-        told.color = color or told.color
+        told.add(count=numbers.get(number), is_large=sizes.get(size), color=color or None)
     for name, color in re.findall(rf"{_names()} (?:is|are) ({'|'.join(COLORS)})\b", said):
-        reading.objects[_kinds_by_name()[name]].color = color
+        reading.objects[_kinds_by_name()[name]].add(color=color)
 
 
 def _read_deed(reading: Reading, said: str, deed: Deed, is_actor_first: bool, kinds: list[str]) -> None:
     actor, partner = kinds if is_actor_first else kinds[::-1]
     reading.deed = (actor, deed, partner)
     one, other = reading.objects[actor], reading.objects[partner]
-    for told in (one, other):
-        lane, column = _position(said)
-        told.lane, told.column = lane or told.lane, column or told.column
+    lane, column = _position(said)
     way = _first_in(said, DIRECTIONS)
     if deed == "meet":
-        one.motion = next((motion for motion, words in SOURCES.items() if words in said), None)
-        other.motion = _OPPOSITE[one.motion] if one.motion else None
+        way = next((motion for motion, words in SOURCES.items() if words in said), None)
+        motions = (way, _OPPOSITE[way] if way else None)
     elif deed == "circle":
-        one.motion, other.motion = "circle", "stay"
+        motions = ("circle", "stay")
     else:
-        one.motion, other.motion = way, way if deed in ("follow", "carry") else "stay"
+        motions = (way, way if deed in ("follow", "carry") else "stay")
+    one.add(motion=motions[0], lane=lane, column=column)
+    other.add(motion=motions[1], lane=lane, column=column)
 
 
 def _read_clause(told: Told, clause: str) -> None:
@@ -159,8 +168,8 @@ def _read_clause(told: Told, clause: str) -> None:
         way = "fall"
     if way is None and "in a circle" in clause:
         way = "circle"
-    told.motion = way or ("stay" if _says(clause, _resting()) else None)
-    told.lane, told.column = _position(clause)
+    lane, column = _position(clause)
+    told.add(motion=way or ("stay" if _says(clause, _resting()) else None), lane=lane, column=column)
 
 
 def _position(said: str) -> tuple[Lane | None, Column | None]:

@@ -206,6 +206,17 @@ def test_rest_has_to_be_said():
     assert read("A small dog at the bottom.").objects["dog"].motion is None
 
 
+def test_of_two_ways_to_tell_of_one_object_neither_counts():
+    told_twice = read("A small red dog rests at the top left. A huge red dog rests at the top left.").objects["dog"]
+    assert (told_twice.is_large, told_twice.color, told_twice.lane, told_twice.column) == (None, "red", "top", "left")
+    scene = SCENES[0]
+    said = json_of(scene)
+    said["objects"].append(said["objects"][0])
+    shown = figures(scene, "json", json.dumps(said))
+    assert (shown["style_json"], shown["json_objects"]) == (1.0, 0.0)
+    assert shown["json_motion"] == pytest.approx(1.0 - 1 / len(scene.groups))
+
+
 def test_clips_with_an_event_are_counted_apart_from_those_without():
     quiet, busy = (scene_with(lambda scene, wanted=wanted: bool(scene.entering) == wanted) for wanted in (False, True))
     assert figures(quiet, "detail", "We are on a moon.")["no_enters"] == 1.0
