@@ -74,7 +74,7 @@ class Gain(NamedTuple):
     num_rounds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # looked up by what it is: a hash of all of it costs more
 class RoundCosts:
     """Measured seconds of a round's two halves, by size, and what drafting has brought for them."""
 
@@ -227,23 +227,33 @@ def trim_to_confidence(block: DraftBlock, inputs: LengthInputs, params: LengthPa
         return block
     taus = accumulate(accumulate(block.confidence, mul), initial=1.0)
     # The draft is paid for already, so every length bears the same part of it.
-    spent_s = predict_s(inputs.costs.draft_s, inputs.num_running * len(block.token_ids)) or 0.0
-    rows = range(inputs.num_running, inputs.num_running * (len(block.token_ids) + 1) + 1, inputs.num_running)
-    verify_s = [predict_s(inputs.costs.verify_s, num_rows) or 0.0 for num_rows in rows]
-    gains = [tau / max(spent_s + seconds, _SHORTEST_S) for tau, seconds in zip(taus, verify_s, strict=True)]
+    drafts_s, verifies_s = _stage_seconds(inputs.num_running, inputs.costs, params.max_length)
+    spent_s = drafts_s[len(block.token_ids)]
+    gains = [tau / max(spent_s + verify_s, _SHORTEST_S) for tau, verify_s in zip(taus, verifies_s, strict=False)]
     length = max(range(len(gains)), key=gains.__getitem__)
+    if length == len(block.token_ids):
+        return block
     return replace(block, token_ids=block.token_ids[:length], confidence=block.confidence[:length])
 
 
 @lru_cache(maxsize=16)  # asked once for every request of a round, with the same answer
+def _stage_seconds(
+    num_running: int, costs: RoundCosts, max_length: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:  # length max_length + 1 each
+    """Seconds of drafting and of verifying where every request drafts 0, 1, 2 .. tokens; 0 while nothing was measured."""
+    lengths = range(max_length + 1)
+    drafts_s = (predict_s(costs.draft_s, num_running * length) if length else None for length in lengths)
+    verifies_s = (predict_s(costs.verify_s, num_running * (length + 1)) for length in lengths)
+    return tuple(seconds or 0.0 for seconds in drafts_s), tuple(seconds or 0.0 for seconds in verifies_s)
+
+
+@lru_cache(maxsize=16)
 def _round_seconds(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
-    """Seconds of a round in which every request drafts 0, 1, 2 .. tokens; all the same while nothing was measured."""
-    seconds = []
-    for length in range(max_length + 1):
-        verify_s = predict_s(costs.verify_s, num_running * (length + 1))
-        draft_s = predict_s(costs.draft_s, num_running * length) if length else None
-        seconds.append(max((verify_s or 0.0) + (draft_s or 0.0), _SHORTEST_S) if verify_s is not None else 1.0)
-    return tuple(seconds)
+    """Seconds of a whole round by drafts of each request; all the same while nothing was measured."""
+    if not costs.verify_s:
+        return (1.0,) * (max_length + 1)
+    stages_s = zip(*_stage_seconds(num_running, costs, max_length), strict=True)
+    return tuple(max(draft_s + verify_s, _SHORTEST_S) for draft_s, verify_s in stages_s)
 
 
 @lru_cache(maxsize=16)
