@@ -126,8 +126,9 @@ def spelled(arguments: argparse.Namespace) -> str:
         if value is None or value == action.default or action.dest in ("resume", "overwrite", "debug"):
             continue
         name = action.option_strings[0]
-        if value is True:
-            words.append(name)
-        for one in value if isinstance(value, list) else [] if value is True else [value]:
+        if isinstance(value, bool):
+            words.append(action.option_strings[0 if value else -1])
+            continue
+        for one in value if isinstance(value, list) else [value]:
             words += [name, ",".join(map(str, one)) if isinstance(one, tuple) else str(one)]
     return shlex.join(words)

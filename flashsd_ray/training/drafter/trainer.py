@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from flashsd_ray.errors import InvalidRequestError
 from flashsd_ray.models.drafters.network import DrafterNetwork
@@ -21,6 +21,9 @@ from flashsd_ray.training.drafter.losses import LossParts, LossWeights, drafting
 from flashsd_ray.training.drafter.peers import Peers
 from flashsd_ray.training.drafter.pool import ReadingPool
 from flashsd_ray.training.drafter.state import load_state, save_state
+from flashsd_ray.training.optimizer import Optimizers, Rates
+
+MATRIX_RATE = 10.0 / 3.0  # Muon's, for one of AdamW's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +36,6 @@ class TrainingConfig:
     num_anchors: int = 16  # A, of each
     num_fresh: int = 2  # answers read anew for each step where not all readings fit into memory
     learning_rate: float = 6e-4
-    warm_up: float = 0.04  # share of training
-    last_rate: float = 0.05  # of the learning rate, at the end of the cosine
     early: float = 0.1  # share of training with KL divergence
     clip_norm: float = 1.0
     seed: int = 0
@@ -70,9 +71,9 @@ class Trainer:
         self._listener = listener
         self._folder = folder
         self._identity = dict(identity or {})
-        self._optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
-        )
+        matrix_rate = MATRIX_RATE * config.learning_rate
+        rates = Rates(matrices=matrix_rate, others=config.learning_rate, warm_up=0.04, last=0.05)
+        self._optimizers = Optimizers(network.named_parameters(), rates, _inner_matrices(network).__contains__)
         self._resume()
         self._forward: Callable[..., Any] = self.peers.wrapped(network)
 
@@ -124,8 +125,6 @@ class Trainer:
     def learn(self) -> LossParts:
         """One step is made."""
         config, network = self.config, self.network.train()
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._rate(self.progress)
         with torch.autocast(network.view.device.type, torch.bfloat16, enabled=config.is_autocast):
             batch = self._lessons.draw(self.step, -(-config.num_readings // self.peers.size), config.num_anchors)
             answers = self._forward(batch.lesson)
@@ -141,9 +140,7 @@ class Trainer:
             is_early=self.progress < config.early,
         )
         torch.autograd.backward(parts.total)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizers.step(self.progress, config.clip_norm)
         self.step += 1
         return replace(parts, total=parts.total.detach())
 
@@ -153,7 +150,7 @@ class Trainer:
             return
         state = {
             "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": self._optimizers.state_dict(),
             "step": self.step,
             "spent_s": self.spent_s,
         }
@@ -162,13 +159,6 @@ class Trainer:
     @property
     def _num_fresh(self) -> int:
         return -(-self.config.num_fresh // self.peers.size)
-
-    def _rate(self, progress: float) -> float:
-        """Share of the learning rate: a linear rise, then a cosine."""
-        if progress < self.config.warm_up:
-            return max(progress / self.config.warm_up, 0.01)
-        done = min(1.0, (progress - self.config.warm_up) / (1.0 - self.config.warm_up))
-        return self.config.last_rate + (1.0 - self.config.last_rate) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     def _report(self, parts: LossParts) -> None:
         self._listener(
@@ -180,7 +170,7 @@ class Trainer:
                 hard=parts.hard,
                 overlap=parts.overlap,
                 slots=tuple(round(value, 4) for value in parts.slots.tolist()),
-                learning_rate=float(self._optimizer.param_groups[0]["lr"]),
+                learning_rate=self.config.learning_rate * self._optimizers.rates.share(self.progress),
             )
         )
 
@@ -188,5 +178,11 @@ class Trainer:
         state = load_state(self._folder, self._identity) if self._folder is not None else None
         if state is not None:
             self.network.load_state_dict(state["network"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self._optimizers.load_state_dict(state["optimizers"])
             self.step, self.spent_s = state["step"], state["spent_s"]
+
+
+def _inner_matrices(network: DrafterNetwork) -> set[str]:
+    """Names of the weights that map hidden rows to hidden rows; tables of tokens, queries and odds are none of them."""
+    linears = (name for name, module in network.named_modules() if isinstance(module, nn.Linear))
+    return {f"{name}.weight" for name in linears if not name.startswith("markov.")}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from flashsd_ray.training.optimizer import Optimizers
 from flashsd_ray.training.target.frozen import build_with_tower, compile_layers, patch_features
 from flashsd_ray.training.target.grounding import GroundingLoss, word_scores
-from flashsd_ray.training.target.optimizer import Optimizers
 from flashsd_ray.training.target.progress import StageRun
-from flashsd_ray.training.target.settings import Stage
+from flashsd_ray.training.target.settings import Stage, is_inner, rates
 from flashsd_ray.training.target.stream import ClipStream, stream_batches
 from flashsd_ray.training.target.tokenizer import stage_tokenizer
 
@@ -29,7 +29,7 @@ def train_align(stage: Stage) -> Path:
     grounding = GroundingLoss(tokenizer)
     learned = [*model.model.multi_modal_projector.named_parameters()]
     learned.append(("embeddings", model.get_input_embeddings().weight))
-    optimizers = Optimizers(learned, LEARNING_RATE)
+    optimizers = Optimizers(learned, rates(LEARNING_RATE), is_inner)
     run = StageRun(stage, model, optimizers)
     first_seed = stage.seed * 10**9 + 10**8
     stream = ClipStream(split="train", first_seed=first_seed, batch_size=BATCH_SIZE, frame_counts=(1,))

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from flashsd_ray.training.optimizer import Optimizers
 from flashsd_ray.training.target.frozen import build_with_tower, compile_layers, patch_features
 from flashsd_ray.training.target.grounding import GroundingLoss, word_scores
-from flashsd_ray.training.target.optimizer import Optimizers
 from flashsd_ray.training.target.package import build_model, save_target
 from flashsd_ray.training.target.packing import PackedText, Packer, attention_bias
 from flashsd_ray.training.target.progress import StageRun, is_stopped, load_checkpoint
-from flashsd_ray.training.target.settings import BEFORE, Stage
+from flashsd_ray.training.target.settings import BEFORE, Stage, is_inner, rates
 from flashsd_ray.training.target.stream import ClipBatch, ClipStream, stream_batches
 from flashsd_ray.training.target.tokenizer import stage_tokenizer
 from flashsd_ray.training.town.evaluate import VALIDATION_SEED, evaluate_target
@@ -65,7 +65,7 @@ class CaptionRun:
         if not stage.goes_on:
             self.model.load_state_dict(load_checkpoint(stage.before(BEFORE[stage.name]))["model"])
         compile_layers(self.model)
-        self.optimizers = Optimizers(self.model.named_parameters(), LEARNING_RATE)
+        self.optimizers = Optimizers(self.model.named_parameters(), rates(LEARNING_RATE), is_inner)
         self.run = StageRun(stage, self.model, self.optimizers)
         self.grounding = GroundingLoss(self.tokenizer)
         self.packer = Packer(self.tokenizer)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flashsd_ray.training.target.optimizer import Optimizers
+from flashsd_ray.training.optimizer import Optimizers
 from flashsd_ray.training.target.settings import Event, Stage
 
 REPORT_EVERY_S = 1.0

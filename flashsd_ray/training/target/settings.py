@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashsd_ray.errors import ConfigError
+from flashsd_ray.training.optimizer import Rates
 
 BEFORE = {"align": "vision", "short": "align", "captions": "short"}  # whose checkpoint a stage begins with
+
+
+def rates(learning_rate: float) -> Rates:
+    """How fast a stage learns that begins at this rate."""
+    return Rates(matrices=learning_rate, others=learning_rate, warm_up=0.03, last=0.02, decay=0.05, second_beta=0.97)
+
+
+def is_inner(name: str) -> bool:
+    """Whether the weight of this name belongs to a layer of a tower."""
+    return "layers." in name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

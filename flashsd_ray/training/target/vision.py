@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from transformers import CLIPVisionModel
 
+from flashsd_ray.training.optimizer import Optimizers
 from flashsd_ray.training.target.architecture import vision_config
 from flashsd_ray.training.target.labels import IGNORED
-from flashsd_ray.training.target.optimizer import Optimizers
 from flashsd_ray.training.target.progress import StageRun
-from flashsd_ray.training.target.settings import Stage
+from flashsd_ray.training.target.settings import Stage, is_inner, rates
 from flashsd_ray.training.target.stream import (
     ClipBatch,
     ClipStream,
@@ -93,7 +93,7 @@ def train_vision(stage: Stage) -> Path:
     torch.manual_seed(stage.seed)
     model = PatchClassifier()
     compile_tower(model)
-    optimizers = Optimizers(model.named_parameters(), LEARNING_RATE)
+    optimizers = Optimizers(model.named_parameters(), rates(LEARNING_RATE), is_inner)
     run = StageRun(stage, model, optimizers)
     heldout = render_batch(ClipStream(split="heldout", first_seed=0, batch_size=HELDOUT_CLIPS, frame_counts=(1,)), 0)
     stream = ClipStream(split="train", first_seed=stage.seed * 10**9, batch_size=BATCH_SIZE, frame_counts=(1,))

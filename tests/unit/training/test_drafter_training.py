@@ -47,7 +47,7 @@ def test_a_few_answers_are_learnt_by_heart_and_drafted_as_learnt(
     config = replace(NETWORKS[kind].default_config(view, "latent"), draft_length=DRAFT_LENGTH)
     network = build_network(kind, view, config=config)
     pool = read(target, answers, config.tap_layers)
-    training = TrainingConfig(steps=80, num_readings=4, num_anchors=8, learning_rate=8e-3, is_autocast=False)
+    training = TrainingConfig(steps=80, num_readings=4, num_anchors=8, learning_rate=4e-3, is_autocast=False)
     events: list[Event] = []
     quality = Trainer(network, pool, pool, training, listener=events.append).run()
     assert quality.greedy_tau > 0.9 * DRAFT_LENGTH

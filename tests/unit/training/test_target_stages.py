@@ -7,14 +7,15 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from flashsd_ray.models.pretrained import BUNDLED_TARGETS
+from flashsd_ray.training.optimizer import Optimizers
 from flashsd_ray.training.target import tokenizer as tokenizer_stage
 from flashsd_ray.training.target.architecture import PATCHES_PER_FRAME, target_config
 from flashsd_ray.training.target.captions import caption_loss
 from flashsd_ray.training.target.grounding import GroundingLoss, word_scores
 from flashsd_ray.training.target.labels import IGNORED, label_patches
-from flashsd_ray.training.target.optimizer import Optimizers, schedule
 from flashsd_ray.training.target.package import build_model, build_processor, save_target
 from flashsd_ray.training.target.packing import Packer, attention_bias
+from flashsd_ray.training.target.settings import is_inner, rates
 from flashsd_ray.training.target.stream import ClipStream, render_batch
 from flashsd_ray.training.target.tokenizer import first_word_token
 from flashsd_ray.training.town import evaluate
@@ -138,7 +139,7 @@ def test_caption_loss_reaches_text_model_and_projector_but_not_the_tower(process
 
 def test_optimizers_move_bf16_weights_through_float32_masters():
     layer = nn.Linear(4, 4).to(torch.bfloat16)
-    optimizers = Optimizers([("layers.0.weight", layer.weight), ("bias", layer.bias)], 1e-2)
+    optimizers = Optimizers([("layers.0.weight", layer.weight), ("bias", layer.bias)], rates(1e-2), is_inner)
     before = layer.weight.detach().clone()
     layer(torch.ones(2, 4, dtype=torch.bfloat16)).float().pow(2).sum().backward()
     optimizers.step(0.5)
@@ -148,9 +149,10 @@ def test_optimizers_move_bf16_weights_through_float32_masters():
 
 
 def test_the_schedule_warms_up_then_falls():
-    assert schedule(0.0) < 0.1
-    assert schedule(0.03) == pytest.approx(1.0)
-    assert schedule(0.5) > schedule(0.9) > schedule(1.0) > 0
+    share = rates(1e-2).share
+    assert share(0.0) < 0.1
+    assert share(0.03) == pytest.approx(1.0)
+    assert share(0.5) > share(0.9) > share(1.0) > 0
 
 
 def test_a_saved_target_loads_through_the_auto_classes_and_answers(tmp_path, monkeypatch, processor, tiny_model):
