@@ -23,6 +23,7 @@ SIZES = {
     "intermediate": "intermediate_size",
     "markov_rank": "markov_rank",
     "source": "source",
+    "lead": "has_lead",
 }
 # Option and the setting that it stands for.
 SETTINGS = {
@@ -101,6 +102,11 @@ def _add_drafter_options(group: Any) -> None:
     group.add_argument("--width", metavar="E", type=positive_int, help="of its rows (default: the target's)")
     group.add_argument("--intermediate", metavar="N", type=positive_int, help="width of its feed-forward part")
     group.add_argument("--markov-rank", metavar="N", type=positive_int, help="of block's bigram head")
+    group.add_argument(
+        "--lead",
+        action=argparse.BooleanOptionalAction,
+        help="slots of block begin with what the target thought last (default: yes)",
+    )
     group.add_argument("--latents", metavar="N", type=positive_int, help="for each piece of visual tokens")
 
 

@@ -29,6 +29,7 @@ class DrafterConfig:
     draft_length: int  # most tokens in one block
     markov_rank: int = 0  # 0: the slots of a block do not see each other's tokens
     source: Literal["taps", "vision"] = "taps"  # what the compressor reads at visual positions
+    has_lead: bool = False  # whether the slots of a block begin with what the target thought last
 
     def __post_init__(self) -> None:
         """Raises ConfigError when sizes contradict each other."""

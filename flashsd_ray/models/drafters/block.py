@@ -5,13 +5,15 @@ Source: DFlash, arXiv 2602.06036 (backbone), and DSpark, arXiv 2607.05147 (Marko
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from flashsd_ray.models.attention import MASKED
 from flashsd_ray.models.drafters.architecture import DrafterConfig, one_layer, spread_taps
 from flashsd_ray.models.drafters.choice import DraftChoice
-from flashsd_ray.models.drafters.layers import DraftLayer
+from flashsd_ray.models.drafters.layers import DraftLayer, Projection
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
 from flashsd_ray.models.drafters.markov import MarkovHead
 from flashsd_ray.models.drafters.network import DrafterNetwork
@@ -28,22 +30,39 @@ class BlockNetwork(DrafterNetwork):
 
     @classmethod
     def default_config(cls, view: TargetView, compressor: str) -> DrafterConfig:
-        """One layer of the target's width, three taps, eight slots."""
-        return one_layer(
+        """One layer of the target's width, three taps, eight slots that begin with what the target thought last."""
+        config = one_layer(
             "block", view, compressor, tap_layers=spread_taps(view.num_layers, 3), draft_length=8, markov_rank=64
         )
+        return replace(config, has_lead=True)
 
     def __init__(self, config: DrafterConfig, view: TargetView) -> None:
         super().__init__(config, view)
-        self.mask = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        if config.has_lead:
+            self.masks = nn.Parameter(torch.randn(config.draft_length - 1, config.width) * config.width**-0.5)
+            self.lead = Projection(2 * config.width, config.width, bias=False)
+        else:
+            self.mask = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
         self.layers = nn.ModuleList([DraftLayer(config, view.rms_norm_eps) for _ in range(config.num_layers)])
         self.markov = MarkovHead(view.vocab_size, config.width, config.markov_rank)
 
-    def slots(self, anchors: Tensor) -> Tensor:  # [..] int64 -> [.., K, E]
-        """What enters the block: the anchor's embedding, then masks."""
-        embedded = self.embed(anchors)[..., None, :]
-        masks = self.mask.to(embedded.dtype).expand(*anchors.shape, self.config.draft_length - 1, -1)
-        return torch.cat((embedded, masks), dim=-2)
+    def slots(
+        self,
+        anchors: Tensor,  # [..] int64
+        last: Tensor,  # [.., E], the context row right before each anchor
+    ) -> Tensor:  # [.., K, E]
+        """What enters the block: the anchor's embedding, then masks.
+
+        With a lead each slot knows from the start where the text stands, so that even a single layer can look for what
+        comes next there; without it a mask has to learn that from attention before it can look for anything.
+        """
+        embedded = self.embed(anchors)
+        masks = self.masks if self.config.has_lead else self.mask
+        masks = masks.to(embedded.dtype).expand(*anchors.shape, self.config.draft_length - 1, -1)
+        slots = torch.cat((embedded[..., None, :], masks), dim=-2)
+        if not self.config.has_lead:
+            return slots
+        return slots + self.lead(torch.cat((embedded, last.to(embedded.dtype)), dim=-1))[..., None, :]
 
     def draft(self, work: DraftRound, cache: KVCache) -> Drafts:
         """The new context rows are in the cache, and every sequence has its drafts."""
@@ -55,7 +74,8 @@ class BlockNetwork(DrafterNetwork):
         window = open_window(cache, [*work.spans, *spans], work.sequences, [count + slots for count in work.counts])
         cos, signed_sin = self.rotary.rows(window.positions, window.longest, context.dtype)
         anchors = torch.tensor(work.anchors, dtype=torch.int64, device=context.device)
-        hidden = self.slots(anchors).flatten(0, 1)  # [B * K, E]
+        ends = torch.tensor([len(new) for new in work.positions], device=context.device).cumsum(0) - 1
+        hidden = self.slots(anchors, context[ends]).flatten(0, 1)  # [B * K, E]
         for index, layer in enumerate(self._layers()):
             queries, keys, values = layer.attention.project(torch.cat((context, hidden)), cos, signed_sin)
             cache.write(index, window.cache_rows, keys, values)
@@ -81,7 +101,7 @@ class BlockNetwork(DrafterNetwork):
         """What the slots behind every anchor say when each is told the true token before it."""
         slots, (batch, anchors) = self.config.draft_length, lesson.anchors.shape
         previous = lesson.tokens_from(0, slots)  # [N, A, K]
-        hidden = self.slots(previous[..., 0]).reshape(batch * anchors * slots, -1)
+        hidden = self.slots(previous[..., 0], lesson.rows_before()).reshape(batch * anchors * slots, -1)
         steps = torch.arange(slots, device=hidden.device)
         positions = torch.cat((lesson.positions, (lesson.anchors[..., None] + steps).flatten(1)), dim=1)
         cos, signed_sin = self.rotary_of(positions, lesson)

@@ -40,7 +40,7 @@ def small_config(kind: str, **changes: object) -> DrafterConfig:
     """The kind's own sizes, with pieces small enough for the tiny prompts and two layers where that is possible."""
     config = NETWORKS[kind].default_config(tiny_view(), "latent")
     config = replace(config, compressor=replace(config.compressor, num_latents=2, piece_tokens=6))
-    return replace(config, **({"num_layers": 2} if kind == "block" else {}), **changes)
+    return replace(config, **({"num_layers": 2, "has_lead": True} if kind == "block" else {}), **changes)
 
 
 def shaken_network(kind: str, **changes: object) -> DrafterNetwork:
