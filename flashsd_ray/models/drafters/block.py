@@ -57,12 +57,13 @@ class BlockNetwork(DrafterNetwork):
         comes next there; without it a mask has to learn that from attention before it can look for anything.
         """
         embedded = self.embed(anchors)
-        masks = self.masks if self.config.has_lead else self.mask
-        masks = masks.to(embedded.dtype).expand(*anchors.shape, self.config.draft_length - 1, -1)
+        learned: Tensor = self.masks if self.config.has_lead else self.mask
+        masks = learned.to(embedded.dtype).expand(*anchors.shape, self.config.draft_length - 1, -1)
         slots = torch.cat((embedded[..., None, :], masks), dim=-2)
         if not self.config.has_lead:
             return slots
-        return slots + self.lead(torch.cat((embedded, last.to(embedded.dtype)), dim=-1))[..., None, :]
+        lead: Tensor = self.lead(torch.cat((embedded, last.to(embedded.dtype)), dim=-1))
+        return slots + lead[..., None, :]
 
     def draft(self, work: DraftRound, cache: KVCache) -> Drafts:
         """The new context rows are in the cache, and every sequence has its drafts."""
