@@ -12,11 +12,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 from flashsd_ray.models.torchvision_cpu import ensure_torchvision_imports
 from flashsd_ray.training.target.architecture import FRAMES_PER_CLIP
@@ -25,6 +24,9 @@ from flashsd_ray.training.town.checking import Tally, check
 from flashsd_ray.training.town.language import SMALL_TASKS, Exchange, Task, converse
 from flashsd_ray.training.town.render import Clip, clip
 from flashsd_ray.training.town.scene import Split
+
+if TYPE_CHECKING:  # transformers may be imported only after torchvision has been seen to
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
 FIRST_SEED = 500_000
 VALIDATION_SEED = 450_000  # of the clips that a training looks at meanwhile
