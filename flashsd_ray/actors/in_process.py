@@ -80,3 +80,6 @@ class LocalEncoding:
         with self._traces.during("encode", trace, visuals=len(conversation.visuals)):
             prompt = await self._host.encode(conversation, ticket)
         return Encoded(prompt=prompt, encode_s=self._clock() - began_s)
+
+    async def look(self) -> None:
+        """The encoder is there: it lives in this process."""

@@ -16,8 +16,9 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from flashsd_ray.actors.delivery import Delivered
+from flashsd_ray.actors.encoder_pool import EncoderPool
 from flashsd_ray.actors.journey import Journey, Losses
-from flashsd_ray.actors.lane_watch import LaneWatch
+from flashsd_ray.actors.part_watch import PartWatch
 from flashsd_ray.actors.quarantine import Quarantine
 from flashsd_ray.actors.service import LaneStatus, ModelCard, ServiceStatus
 from flashsd_ray.actors.ways import Encoded, EncoderClient, LaneClient
@@ -84,10 +85,14 @@ class Router:
         self._lanes: dict[str, LaneClient] = {}
         self._statuses: dict[str, LaneStatus] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
-        self._encoders: list[EncoderClient] = []
-        self._next_encoder = 0
+        self._encoders = EncoderPool(
+            period_s=self._placement.health_period_s,
+            timeout_s=self._placement.health_timeout_s,
+            clock=clock,
+            sleep=sleep,
+        )
         self._quarantine = Quarantine(self._placement.quarantine_s, clock)
-        self._watch = LaneWatch(self._placement.health_period_s, clock, sleep, self._take_status)
+        self._watch = PartWatch(self._placement.health_period_s, clock, sleep, self._take_status)
         self._watcher: asyncio.Task[None] | None = None
         self._open: dict[str, _Open] = {}
         self._num_in_flight = 0  # being encoded included
@@ -105,20 +110,21 @@ class Router:
 
     def set_encoders(self, encoders: Sequence[EncoderClient]) -> None:
         """These encoders are used from now on."""
-        self._encoders = list(encoders)
+        self._encoders.set(encoders)
         self._wake()
 
     def set_lanes(self, lanes: Sequence[LaneClient]) -> None:
         """These lanes take requests as soon as their feed begins; requests of a lane that is gone move to another."""
         self._canceller = self._canceller or asyncio.create_task(self._cancel_forever())
         self._watcher = self._watcher or asyncio.create_task(self._watch.run(self._leave_silent_lanes))
+        self._encoders.follow()
         wanted = {lane.lane_id: lane for lane in lanes}
         for lane_id in [key for key in self._lanes if key not in wanted]:
             self._lose(lane_id)
         for lane_id, lane in wanted.items():
             if lane_id not in self._lanes:
                 self._lanes[lane_id] = lane
-                self._watch.begin(lane)
+                self._watch.begin(lane_id, lane.status)
                 self._readers[lane_id] = asyncio.create_task(self._read(lane))
         self._wake()
 
@@ -237,6 +243,7 @@ class Router:
         self._is_closed = True
         self._wake()
         readers = list(self._readers.values())
+        self._encoders.close()
         for lane_id in list(self._lanes):
             self._lose(lane_id)
         await asyncio.gather(*readers, return_exceptions=True)
@@ -253,12 +260,12 @@ class Router:
         tried: set[str] = set()
         is_second_look = False
         while not self._is_closed:
-            encoder = self._next_of([one for one in self._encoders if is_second_look or one.encoder_id not in tried])
+            encoder = self._encoders.choose(() if is_second_look else tried)
             is_second_look = False
             if encoder is not None:
                 try:
                     left_s = None if deadline_s is None else max(deadline_s - self._clock(), 0.0)
-                    return await asyncio.wait_for(self._encode_at(encoder, journey), left_s)
+                    return await asyncio.wait_for(self._encoders.encode(encoder, journey), left_s)
                 except asyncio.TimeoutError:
                     raise DeadlineError("the time was over before the pictures were encoded") from None
                 except UnavailableError as error:
@@ -271,23 +278,9 @@ class Router:
             is_second_look = True
         raise self._too_late(deadline_s) or UnavailableError("no encoder answers")
 
-    async def _encode_at(self, encoder: EncoderClient, journey: Journey) -> Encoded:
-        request, losses = journey.request, journey.encoders
-        if losses.company is None:
-            losses.is_exposed = True
-            return await encoder.encode(request.conversation, request.trace)
-        ticket = f"{request.request_id}-{len(losses.failed)}-{len(journey.lanes.failed)}"
-        await encoder.reserve(ticket)
-        losses.is_exposed = True
-        return await encoder.encode(request.conversation, request.trace, ticket)
-
     def _too_late(self, deadline_s: float | None) -> DeadlineError | None:
         is_over = deadline_s is not None and self._clock() >= deadline_s
         return DeadlineError("the time was over before a lost part was replaced") if is_over else None
-
-    def _next_of(self, encoders: Sequence[EncoderClient]) -> EncoderClient | None:
-        self._next_encoder += 1
-        return encoders[self._next_encoder % len(encoders)] if encoders else None
 
     def _limit_s(self, deadline_s: float | None) -> float:
         patient_s = self._clock() + self._patience_s
@@ -378,10 +371,10 @@ class Router:
         with suppress(FlashSDError):
             await lane.cancel(request_id)
 
-    def _take_status(self, status: LaneStatus) -> None:
-        self._heard(status.lane_id)
-        if status.lane_id in self._statuses:
-            self._statuses[status.lane_id] = status
+    def _take_status(self, lane_id: str, status: LaneStatus) -> None:
+        self._heard(lane_id)
+        if lane_id in self._statuses:
+            self._statuses[lane_id] = status
 
     def _heard(self, lane_id: str) -> None:
         if self._watch.heard(lane_id):

@@ -42,6 +42,10 @@ class EncoderClient(Protocol):
         """
         ...
 
+    async def look(self) -> None:
+        """The encoder is there, whatever it works on; raises UnavailableError when it is lost."""
+        ...
+
 
 class LaneClient(Protocol):
     """A way to a lane; raises UnavailableError everywhere once the lane is lost."""

@@ -121,3 +121,8 @@ class RayEncoder:
             except asyncio.CancelledError:
                 ray.cancel(seconds)  # nobody wants it any more
                 raise
+
+    async def look(self) -> None:
+        """The encoder's loop turns."""
+        with errors_of(self._encoder_id):
+            await self._handle.status.remote()

@@ -10,7 +10,7 @@ import pytest
 
 from flashsd_ray.actors import lane_host
 from flashsd_ray.actors.lane_host import LaneHost
-from flashsd_ray.actors.router import Router
+from flashsd_ray.actors.router import Encoded, Router
 from flashsd_ray.actors.service import LaneStatus
 from flashsd_ray.config import PlacementConfig
 from flashsd_ray.engine.lane import Lane
@@ -185,6 +185,58 @@ async def test_a_deadline_holds_although_the_lane_says_nothing(monkeypatch: pyte
     router, _ = await routed(Hands(), ScriptedLane("lane-1"))
     with pytest.raises(DeadlineError, match="said nothing"):
         await asyncio.wait_for(answer(router, asking(1, timeout_s=0.05)), LIMIT_S)
+    await router.close()
+
+
+class SilentEncoding(Encoding):
+    """Takes conversations and says nothing any more."""
+
+    def __init__(self, encoder_id: str) -> None:
+        super().__init__()
+        self.encoder_id = encoder_id
+        self.asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
+        self.asked.put_nowait(None)
+        return await super().encode(conversation, trace, ticket)
+
+    async def look(self) -> None:
+        await self.gate.wait()
+
+
+@pytest.mark.parametrize("timeout_s", [None, 40.0])
+async def test_requests_leave_a_silent_encoder_before_their_deadline(timeout_s: float | None) -> None:
+    hands, lane = Hands(), ScriptedLane("lane-1")
+    router, lost = await routed(hands, lane)
+    other, silent = SilentEncoding("other"), SilentEncoding("silent")
+    router.set_encoders([other, silent])  # the second one has the first turn
+    silent.gate.clear()
+    asked = asyncio.create_task(answer(router, asking(1, timeout_s=timeout_s)))
+    await asyncio.wait_for(silent.asked.get(), LIMIT_S)
+    await hands.turn(6.0)
+    assert other.asked.empty()
+    await hands.turn(10.0 if timeout_s else 30.0)
+    await asyncio.wait_for(other.asked.get(), LIMIT_S)
+    assert lost == ["silent"]
+    await asyncio.wait_for(lane.submitted.get(), LIMIT_S)
+    lane.say(said("r1", 1, ends=True))
+    assert tokens_of(await asyncio.wait_for(asked, LIMIT_S)) == (1,)
+    await router.close()
+
+
+async def test_a_silent_encoder_gets_nothing_new_while_another_one_speaks() -> None:
+    hands, lane = Hands(), ScriptedLane("lane-1")
+    router, _ = await routed(hands, lane)
+    silent, other = SilentEncoding("silent"), SilentEncoding("other")
+    router.set_encoders([silent, other])
+    silent.gate.clear()
+    await hands.turn(10.0)
+    for number in range(4):
+        asked = asyncio.create_task(answer(router, asking(number)))
+        await asyncio.wait_for(lane.submitted.get(), LIMIT_S)
+        lane.say(said(f"r{number}", 1, ends=True))
+        assert tokens_of(await asyncio.wait_for(asked, LIMIT_S)) == (1,)
+    assert silent.asked.empty()
     await router.close()
 
 

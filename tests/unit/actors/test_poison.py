@@ -222,6 +222,10 @@ class MortalEncoding:
     async def encode(self, conversation: Conversation, trace: str = "", ticket: str = "") -> Encoded:
         return await self._alive(self._way.encode(conversation, trace, ticket))
 
+    async def look(self) -> None:
+        if self._dead.is_set():
+            raise UnavailableError(f"{self.encoder_id} is lost")
+
     async def _alive(self, work: Awaitable[T]) -> T:
         working, dying = asyncio.ensure_future(work), asyncio.ensure_future(self._dead.wait())
         await asyncio.wait((working, dying), return_when=asyncio.FIRST_COMPLETED)

@@ -58,6 +58,10 @@ class LetterEncoding:
         self.num_encoded += 1
         return Encoded(prompt=encoded(conversation))
 
+    async def look(self) -> None:
+        if self.is_lost:
+            raise UnavailableError("this encoder is lost")
+
 
 class GatedTarget(TableTarget):
     """Counts rounds; the lane's thread waits where the test wants it to."""

@@ -37,6 +37,9 @@ class Encoding:
         await self.gate.wait()
         return Encoded(prompt=None)
 
+    async def look(self) -> None:
+        pass
+
 
 class ScriptedLane:
     """Says what the test makes it say."""
