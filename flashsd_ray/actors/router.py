@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
@@ -76,12 +76,14 @@ class Router:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,  # between two looks at every lane
         on_lost: Callable[[str], None] = lambda name: None,  # told of lanes and encoders that do not answer
+        on_quarantined: Callable[[str], None] = lambda key: None,  # told what requests like a poison have in common
     ) -> None:
         self._card = card
         self._placement = placement or PlacementConfig()
         self._patience_s = patience_s
         self._clock = clock
         self._on_lost = on_lost
+        self._on_quarantined = on_quarantined
         self._lanes: dict[str, LaneClient] = {}
         self._statuses: dict[str, LaneStatus] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
@@ -179,7 +181,7 @@ class Router:
         losses.note(name, error)
         request = journey.request
         if losses.is_cause(self._placement.max_losses):
-            self._quarantine.add(request)
+            self._on_quarantined(self._quarantine.add(request))
             log.error("request %s is quarantined: %d parts were lost under it", request.request_id, losses.num_losses)
             raise QuarantinedError(
                 f"{losses.num_losses} times the part that worked on this request was lost, in the end with nobody else "
@@ -188,6 +190,10 @@ class Router:
         if losses.has_moved_enough or self._is_closed:
             raise error
         log.warning("request %s leaves %s: %s", request.request_id, name, error)
+
+    def refuse(self, left_s: Mapping[str, float]) -> None:
+        """Requests with these fingerprints, which another router found to be poisons, are refused for so long."""
+        self._quarantine.learn(left_s)
 
     def require_room(self) -> None:
         """Raises OverloadedError when a request that comes now would be refused: neither pixels nor features are needed."""

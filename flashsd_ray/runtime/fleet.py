@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
+from flashsd_ray.actors.quarantine import Quarantine
 from flashsd_ray.actors.service import ModelCard, RoleScale
 from flashsd_ray.config import Config
 from flashsd_ray.errors import CheckpointError, ConfigError, FlashSDError, UnavailableError
@@ -40,6 +43,7 @@ class Fleet:
         self._config = config
         self._starter = Starter(config, kinds)
         self._load = LoadMeter(config)
+        self._quarantine = Quarantine(config.placement.quarantine_s, time.monotonic)
         self._lane_scaling, self._encoder_scaling = lane_scaling(config), encoder_scaling(config)
         self._lanes: dict[str, LaneMember] = {}
         self._encoders: dict[str, Member] = {}
@@ -66,13 +70,18 @@ class Fleet:
         if self._roster.version <= known_version:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), POLL_S)
-        return self._roster
+        return replace(self._roster, quarantined=self._quarantine.left_s())
 
     async def report(self, edge: str, num_open: int) -> None:
         """An edge has so many open requests; where nobody is there for them, somebody is started now."""
         self._load.report(edge, num_open)
         if num_open and not (self._lane_scaling.wanted and self._encoder_scaling.wanted):
             self._is_asked_for.set()
+
+    async def quarantine(self, key: str) -> None:
+        """Every edge refuses requests with this fingerprint, which one of them found to be a poison."""
+        self._quarantine.learn({key: self._config.placement.quarantine_s})
+        self._publish()
 
     async def parts(self) -> dict[str, Any]:
         """Every actor that runs now, by its name: for whoever wants to look at one, or to take it away."""

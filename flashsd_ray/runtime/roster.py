@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flashsd_ray.actors.service import ModelCard, RoleScale
@@ -21,6 +22,7 @@ class Roster:
     starts_on_demand: bool = False  # with no lane there is still an answer: the first request has one started
     scales: tuple[RoleScale, ...] = ()
     degraded: tuple[str, ...] = ()
+    quarantined: Mapping[str, float] = field(default_factory=dict)  # seconds left, by fingerprint of what kills parts
     failure: FlashSDError | None = None  # no lane will ever come up, and why
 
     @property

@@ -72,7 +72,17 @@ class FleetService(RoutedService):
         def replace(name: str) -> None:
             service._replace(name)
 
-        service = cls(fleet, Router(roster.card, placement=placement, patience_s=timeout_s, on_lost=replace), roster)
+        def quarantine(key: str) -> None:
+            service._begin(service._quarantine(key))
+
+        router = Router(
+            roster.card,
+            placement=placement,
+            patience_s=timeout_s,
+            on_lost=replace,
+            on_quarantined=quarantine,
+        )
+        service = cls(fleet, router, roster)
         return service
 
     async def close(self) -> None:
@@ -125,6 +135,7 @@ class FleetService(RoutedService):
         is_draining = bool(roster.draining - self._roster.draining)
         self._roster = roster
         self._router.degraded = roster.degraded
+        self._router.refuse(roster.quarantined)
         self._router.set_encoders([RayEncoder(name, handle) for name, handle in roster.encoders])
         self._router.set_lanes([RayLane(name, handle, self._subscriber) for name, handle in roster.lanes])
         if is_draining:
@@ -133,6 +144,10 @@ class FleetService(RoutedService):
     async def _report(self) -> None:
         with suppress(RayError, RayServeException):
             await self._fleet.report.remote(self._subscriber, self._num_open)
+
+    async def _quarantine(self, key: str) -> None:
+        with suppress(RayError, RayServeException):  # then it is this edge's knowledge alone
+            await self._fleet.quarantine.remote(key)
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

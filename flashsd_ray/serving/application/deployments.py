@@ -58,6 +58,10 @@ class FleetDeployment:
         """A lane or an encoder that could not be reached is looked after."""
         await self._fleet.replace(name)
 
+    async def quarantine(self, key: str) -> None:
+        """Every edge refuses requests with this fingerprint."""
+        await self._fleet.quarantine(key)
+
     async def __del__(self) -> None:
         # The edges are being stopped at the same time, and wait for the answers that lanes still owe them.
         await self._fleet.close(self._drain_s)

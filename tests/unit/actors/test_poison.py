@@ -13,7 +13,7 @@ import pytest
 from flashsd_ray.actors.encoder_host import EncoderHost
 from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
 from flashsd_ray.actors.lane_host import LaneHost
-from flashsd_ray.actors.quarantine import Quarantine, fingerprint
+from flashsd_ray.actors.quarantine import MAX_ENTRIES, Quarantine, fingerprint
 from flashsd_ray.actors.router import Encoded, Router
 from flashsd_ray.config import Config, EncodingConfig, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.lane import Lane
@@ -276,3 +276,25 @@ def test_quarantine_is_for_a_while_and_for_its_like() -> None:
     now[0] = 11.0
     quarantine.check(asking(1))
     assert fingerprint(asking(1)) != fingerprint(replace(asking(1), prompt="prompt1 "))
+
+
+def test_what_one_edge_found_is_refused_by_another_for_as_long_as_is_left() -> None:
+    now = [0.0]
+    found, told = Quarantine(10.0, lambda: now[0]), Quarantine(10.0, lambda: now[0])
+    key = found.add(asking(1))
+    now[0] = 4.0
+    told.learn(found.left_s())
+    assert told.left_s() == {key: 6.0}
+    told.learn({key: 1.0})  # nobody is let go early
+    with pytest.raises(QuarantinedError):
+        told.check(asking(1))
+    now[0] = 10.0
+    told.check(asking(1))
+    assert told.left_s() == {}
+
+
+def test_a_quarantine_that_is_full_forgets_what_would_be_let_go_first() -> None:
+    quarantine = Quarantine(10.0, lambda: 0.0)
+    quarantine.learn({f"{number}": 1.0 + number / MAX_ENTRIES for number in range(2 * MAX_ENTRIES)})
+    assert len(quarantine.left_s()) == MAX_ENTRIES
+    assert "0" not in quarantine.left_s()
