@@ -38,8 +38,8 @@ class Cluster(Protocol):
         """Handles of lanes, encoders and drafters, by name; empty while the fleet is not there."""
         ...
 
-    async def kill(self, target: Target) -> str:
-        """An edge or the fleet has ended; returns what tells this one from its successor."""
+    async def kill(self, target: Target, pick: float = 0.0) -> str:
+        """An edge, the fleet or a node has ended; returns what tells this one from its successor."""
         ...
 
     async def identity(self, target: Target) -> str:
@@ -91,7 +91,7 @@ class ServedCluster(Reached):
         names = await asyncio.to_thread(_replicas, DEPLOYMENTS[target])
         return names[0] if names else ""
 
-    async def kill(self, target: Target) -> str:
+    async def kill(self, target: Target, pick: float = 0.0) -> str:
         """The replica has ended at once."""
         name = await self.identity(target)
         if name:

@@ -58,7 +58,7 @@ class EdgesHere(Reached):
         """Which edge there is now: they are counted."""
         return str(self._num_opened)
 
-    async def kill(self, target: Target) -> str:
+    async def kill(self, target: Target, pick: float = 0.0) -> str:
         """The edge has dropped everything at once, and another one is there."""
         before = await self.identity(target)
         await self.close(target)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from flashsd_ray.bench.chaos.cluster import Cluster, is_running, process_of, send
 from flashsd_ray.bench.chaos.redis import RedisProcess
 from flashsd_ray.bench.chaos.schedule import Fault, Target
-from flashsd_ray.config import PlacementConfig
+from flashsd_ray.config import Config
 
 LOOK_S = 0.1
 GIVE_UP_S = 300.0  # nobody waits longer for a part to be back
-PREFIXES: dict[Target, str] = {"lane": "lane-", "encoder": "encoder-", "drafter": "drafter-of-"}
+PREFIXES: dict[Target, str] = {"lane": "lane-", "rank": "rank-", "encoder": "encoder-", "drafter": "drafter-of-"}
+OF_MANY: tuple[Target, ...] = ("fleet", "node", "head")  # what takes parts of several kinds along
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,12 +56,12 @@ class Saboteur:
         self,
         cluster: Cluster,
         redis: RedisProcess,
-        placement: PlacementConfig,
+        config: Config,
         now: Callable[[], float],
     ) -> None:
         self._cluster = cluster
         self._redis = redis
-        self._placement = placement
+        self._wanted = parts_wanted(config)
         self._now = now
         self._stopped: dict[int, str] = {}  # processes that hang by our doing
 
@@ -90,7 +91,7 @@ class Saboteur:
         elif fault.target in PREFIXES:
             await self._hurt_part(felt)
         else:
-            felt.victim = await self._cluster.kill(fault.target)
+            felt.victim = await self._cluster.kill(fault.target, fault.pick)
             while await self._cluster.identity(fault.target) in ("", felt.victim):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(LOOK_S)
         while not await self._is_whole(fault.target):  # noqa: ASYNC110 - nobody tells
@@ -127,19 +128,28 @@ class Saboteur:
             return await (self._cluster.http_answers() if target == "http-edge" else self._cluster.grpc_answers())
         if target == "redis":
             return True
-        placement, parts = self._placement, await self._cluster.parts()
-        if target != "fleet":
-            parts = {name: handle for name, handle in parts.items() if name.startswith(PREFIXES[target])}
-        counts = {prefix: sum(name.startswith(prefix) for name in parts) for prefix in PREFIXES.values()}
-        wanted = {
-            "lane-": placement.num_lanes,
-            "encoder-": placement.num_encoders,
-            "drafter-of-": placement.num_lanes if placement.kind == "dedicated" else 0,
+        concerned = [one for one in PREFIXES if target in (one, *OF_MANY)]
+        parts = await self._cluster.parts()
+        parts = {
+            name: part for name, part in parts.items() if name.startswith(tuple(PREFIXES[one] for one in concerned))
         }
-        concerned = wanted if target == "fleet" else {PREFIXES[target]: wanted[PREFIXES[target]]}
-        if any(counts[prefix] < number for prefix, number in concerned.items()):
+        for one in concerned:
+            if sum(name.startswith(PREFIXES[one]) for name in parts) < self._wanted[one]:
+                return False
+        if target == "head" and not (await self._cluster.http_answers() and await self._cluster.grpc_answers()):
             return False
         return all(await asyncio.gather(*map(process_of, parts.values())))
+
+
+def parts_wanted(config: Config) -> dict[Target, int]:
+    """How many parts of each kind the configuration asks for."""
+    placement = config.placement
+    return {
+        "lane": placement.num_lanes,
+        "rank": placement.num_lanes * (config.model.tensor_parallel - 1),
+        "encoder": placement.num_encoders,
+        "drafter": placement.num_lanes if placement.kind == "dedicated" else 0,
+    }
 
 
 async def carry_out(
@@ -148,8 +158,10 @@ async def carry_out(
     num_ended: Callable[[], int],
     changed: asyncio.Condition,
     on_end: Callable[[Felt], None],
+    *,
+    is_apart: bool = False,
 ) -> list[Felt]:
-    """Each fault happens when enough requests have ended, whether the one before it was recovered from or not."""
+    """Each fault happens when enough requests have ended, and also those before it are recovered from if they are apart."""
 
     async def one(fault: Fault) -> Felt:
         felt = await saboteur.hurt(fault)
@@ -161,4 +173,6 @@ async def carry_out(
         async with changed:
             await changed.wait_for(lambda fault=fault: num_ended() >= fault.after)  # type: ignore[misc]
         running.append(asyncio.create_task(one(fault)))
+        if is_apart:
+            await running[-1]
     return list(await asyncio.gather(*running))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from flashsd_ray.runtime.gang import RankPart
 from flashsd_ray.runtime.parts import HEALTH, DrafterPart, EncoderPart, LanePart
 from flashsd_ray.runtime.starting import Kinds
 from flashsd_ray.serving.application.deployments import FleetDeployment
@@ -30,9 +31,9 @@ class ChaosLane(LanePart):
 
     async def submit(self, subscriber: str, request: CaptionRequest, parcel: Parcel, encode_s: float) -> None:
         """As a lane does, unless the request is marked."""
-        await super().submit(subscriber, request, parcel, encode_s)
         if LANE_POISON in request.sampling.stop:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)  # at once: on a busy machine a short answer may be out before
+        await super().submit(subscriber, request, parcel, encode_s)
 
 
 class ChaosEncoder(EncoderPart):
@@ -60,7 +61,16 @@ class ChaosDrafter(DrafterPart):
         return os.getpid()
 
 
-CHAOS_KINDS = Kinds(lane=ChaosLane, encoder=ChaosEncoder, drafter=ChaosDrafter)
+class ChaosRank(RankPart):
+    """A rank that says which process it is."""
+
+    @ray.method(concurrency_group=HEALTH)
+    async def pid(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+
+CHAOS_KINDS = Kinds(lane=ChaosLane, encoder=ChaosEncoder, drafter=ChaosDrafter, rank=ChaosRank)
 
 
 class ChaosFleetDeployment(FleetDeployment):

@@ -6,21 +6,24 @@ import argparse
 import asyncio
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
 
 from flashsd_ray.bench.chaos.cluster import served
 from flashsd_ray.bench.chaos.faults import Felt
+from flashsd_ray.bench.chaos.nodes import PINNED, served_on_nodes
 from flashsd_ray.bench.chaos.redis import RedisProcess
 from flashsd_ray.bench.chaos.run import Chaos, run
-from flashsd_ray.bench.chaos.schedule import KINDS, Fault, schedule
+from flashsd_ray.bench.chaos.schedule import KINDS, possible, schedule
 from flashsd_ray.bench.chaos.work import expected, works
 from flashsd_ray.bench.report import Report
 from flashsd_ray.bench.serving.progress import counting
 from flashsd_ray.bench.serving.settings import config_of
 from flashsd_ray.bench.serving.tables import MarkdownTable
 from flashsd_ray.config import Config
+from flashsd_ray.errors import ConfigError
 from flashsd_ray.serving.application.run import free_port
 
 # Losses are to be noticed within seconds: the measurement is about what follows from them.
@@ -35,8 +38,10 @@ SETTINGS = (
     "placement.edge_timeout_s=20",
     "placement.drafter_timeout_s=2",
     "scheduling.cache_rows=8192",
+    "model.rank_timeout_s=10",
 )
 QUICK_REQUESTS, QUICK_FAULTS = 24, 6
+EVERY = 20  # requests between two lines of progress
 
 
 def report(arguments: argparse.Namespace) -> Report:
@@ -47,15 +52,23 @@ def report(arguments: argparse.Namespace) -> Report:
     """
     num_requests = arguments.requests or (QUICK_REQUESTS if arguments.quick else 200)
     num_faults = arguments.faults if arguments.faults is not None else QUICK_FAULTS if arguments.quick else 30
-    kinds = [kind for kind in KINDS if not arguments.only or f"{kind[0]}-{kind[1]}" in arguments.only]
-    if arguments.placement != "dedicated":
-        kinds = [kind for kind in kinds if kind[1] != "drafter"]
+    kinds = possible(
+        [kind for kind in KINDS if not arguments.only or f"{kind[0]}-{kind[1]}" in arguments.only],
+        has_drafters=arguments.placement == "dedicated",
+        has_ranks=arguments.ranks > 1,
+        has_nodes=arguments.nodes,
+    )
+    if not kinds:
+        raise ConfigError("none of these faults can happen with this --placement, --ranks and --nodes")
     faults = schedule(seed=arguments.seed, num_faults=num_faults, num_requests=num_requests, kinds=kinds)
     load = works(num_requests, faults)
     with RedisProcess() as redis:
-        config = config_of(arguments, arguments.placement, (*SETTINGS, f"stores.url={redis.url}"))
-        answers = expected(config, load)
-        with served(_with_fixed_ports(config), _say) as cluster, counting("requests", len(load)) as count:
+        settings = (*SETTINGS, *(PINNED if arguments.nodes else ()), f"stores.url={redis.url}")
+        whole = config_of(arguments, arguments.placement, settings)
+        answers = expected(whole, load)
+        config = _with_fixed_ports(replace(whole, model=replace(whole.model, tensor_parallel=arguments.ranks)))
+        begin = served_on_nodes if arguments.nodes else served
+        with begin(config, _say) as cluster, _progress(len(load), is_told=arguments.verbose) as count:
             work = run(
                 config,
                 cluster,
@@ -64,11 +77,12 @@ def report(arguments: argparse.Namespace) -> Report:
                 faults,
                 answers,
                 concurrency=arguments.concurrency,
+                is_apart=arguments.apart,
                 on_request=count,
                 on_fault=_tell if arguments.verbose else lambda felt: None,
             )
             chaos = asyncio.run(work)
-    _print(chaos, faults)
+    _print(chaos)
     if arguments.figure:
         from flashsd_ray.bench.chaos.figure import draw
 
@@ -113,9 +127,25 @@ def recovery(felt: Sequence[Felt]) -> list[dict[str, object]]:
     return rows
 
 
-def _print(chaos: Chaos, faults: Sequence[Fault]) -> None:
+@contextmanager
+def _progress(total: int, *, is_told: bool) -> Iterator[Callable[[], None]]:
+    """A bar, and in a log a line now and then."""
+    ended = 0
+    with counting("requests", total) as count:
+
+        def counted() -> None:
+            nonlocal ended
+            ended += 1
+            count()
+            if is_told and ended % EVERY == 0:
+                _say(f"{ended} requests have ended; {total} are asked at least")
+
+        yield counted
+
+
+def _print(chaos: Chaos) -> None:
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(chaos.verdicts.items()))
-    print(f"{len(chaos.fates)} requests and {len(faults)} faults in {chaos.seconds:.0f} s: {told}\n")
+    print(f"{len(chaos.fates)} requests and {len(chaos.felt)} faults in {chaos.seconds:.0f} s: {told}\n")
     table = MarkdownTable("fault", "times", "whole again after s (median, most)", "next answer after s (median, most)")
     for row in recovery(chaos.felt):
         table.row(

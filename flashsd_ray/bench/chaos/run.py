@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -92,10 +92,13 @@ async def run(
     expected: Mapping[str, Sequence[Said]],  # by name of the request
     *,
     concurrency: int,
+    is_apart: bool = False,  # faults wait until what came before is recovered from
     on_request: Callable[[], None] = lambda: None,
     on_fault: Callable[[Felt], None] = lambda felt: None,
 ) -> Chaos:
     """Every request has ended, every fault has happened, and everything is there again or was waited for in vain.
+
+    The load goes round again until then: a part that comes back finds work.
 
     Raises:
         FlashSDError: the cluster does not answer before anything is hurt.
@@ -108,7 +111,7 @@ async def run(
 
     clients = Clients(cluster.http_url, cluster.grpc_address, config)
     await clients.open()
-    saboteur = Saboteur(cluster, redis, config.placement, now)
+    saboteur = Saboteur(cluster, redis, config, now)
 
     async def ask(work: Work) -> None:
         start_s = now()
@@ -131,20 +134,31 @@ async def run(
         async with changed:
             changed.notify_all()
 
-    waiting = iter(load)
+    hurt = [fault for fault in faults if fault.action != "poison"]
+    hurting = asyncio.create_task(carry_out(hurt, saboteur, lambda: len(fates), changed, on_fault, is_apart=is_apart))
+    waiting = rounds_of(load, hurting.done)
 
     async def ask_in_turn() -> None:
         for work in waiting:
             await ask(work)
 
-    hurt = [fault for fault in faults if fault.action != "poison"]
-    hurting = asyncio.create_task(carry_out(hurt, saboteur, lambda: len(fates), changed, on_fault))
     await asyncio.gather(*(ask_in_turn() for _ in range(concurrency)))
     felt = [*await hurting, *_poisons(fates)]
     await clients.close()
     _answered(felt, fates)
     felt.sort(key=lambda one: one.began_s)
     return Chaos(fates=fates, felt=felt, leftovers=saboteur.leftovers(), seconds=now())
+
+
+def rounds_of(load: Sequence[Work], is_over: Callable[[], bool]) -> Iterator[Work]:
+    """The whole load, then what is no poison of it again and again until it is over."""
+    yield from load
+    again = [work for work in load if not work.is_poison]
+    while again and not is_over():
+        for work in again:
+            if is_over():
+                return
+            yield work
 
 
 def _poisons(fates: Sequence[Fate]) -> list[Felt]:

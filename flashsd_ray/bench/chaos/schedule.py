@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Action: TypeAlias = Literal["kill", "hang", "delay", "restart", "poison"]
-Target: TypeAlias = Literal["lane", "encoder", "drafter", "fleet", "http-edge", "grpc-edge", "redis"]
+Target: TypeAlias = Literal[
+    "lane", "rank", "encoder", "drafter", "fleet", "http-edge", "grpc-edge", "redis", "node", "head"
+]
 
 # A hang lasts until somebody ends the process; a delay ends by itself, and a restart forgets what was kept.
 KINDS: tuple[tuple[Action, Target], ...] = (
@@ -28,6 +30,10 @@ KINDS: tuple[tuple[Action, Target], ...] = (
     ("delay", "redis"),
     ("poison", "lane"),
     ("poison", "encoder"),
+    ("kill", "rank"),
+    ("hang", "rank"),
+    ("kill", "node"),
+    ("kill", "head"),
 )
 EARLIEST, LATEST = 0.02, 0.85  # of all requests: the last faults are to be recovered from under load
 SHORTEST_DELAY_S, LONGEST_DELAY_S = 0.2, 1.5
@@ -47,6 +53,21 @@ class Fault:
     def kind(self) -> str:
         """In words."""
         return f"{self.action} {self.target}"
+
+
+def possible(
+    kinds: Sequence[tuple[Action, Target]] = KINDS,
+    *,
+    has_drafters: bool,  # in processes of their own
+    has_ranks: bool,  # lanes are gangs
+    has_nodes: bool,  # beside the head, on which no part stands
+) -> tuple[tuple[Action, Target], ...]:
+    """Of these kinds, those that have somebody to befall."""
+    absent: set[Target] = set()
+    absent |= set() if has_drafters else {"drafter"}
+    absent |= set() if has_ranks else {"rank"}
+    absent |= set() if has_nodes else {"node", "head"}
+    return tuple(kind for kind in kinds if kind[1] not in absent)
 
 
 def schedule(

@@ -74,13 +74,13 @@ def autoscaling_cluster(
         UnavailableError: it did not come up.
     """
     with environment(_AUTOSCALER), scratch() as directory:
-        port = _free_port()
+        port = cluster_port()
         address = f"{own_address()}:{port}"
         config = directory / "cluster.json"
         config.write_text(json.dumps(_cluster_config(head, workers, address, idle_s)))
         words = [*HEAD, f"--port={port}", f"--autoscaling-config={config}", f"--temp-dir={directory}"]
-        with ray_node([*words, *_resources(head)], directory / "head.log"):
-            _await_port(address, directory / "head.log")
+        with ray_node([*words, *resource_words(head)], directory / "head.log"):
+            await_port(address, directory / "head.log")
             yield address
 
 
@@ -97,13 +97,13 @@ def two_node_cluster(
     """
     with environment(variables), scratch() as directory:
         (here, there), (first, second) = places, resources
-        address = f"{here.address}:{_free_port()}"
+        address = f"{here.address}:{cluster_port()}"
         port = address.rpartition(":")[2]
         head = [*HEAD, f"--port={port}", f"--node-ip-address={here.address}", f"--temp-dir={directory / 'a'}"]
         worker = [f"--address={address}", f"--node-ip-address={there.address}"]
-        with ray_node([*head, *_resources(first)], directory / "head.log", here.prefix):
-            _await_port(address, directory / "head.log")
-            with ray_node([*worker, *_resources(second)], directory / "worker.log", there.prefix):
+        with ray_node([*head, *resource_words(first)], directory / "head.log", here.prefix):
+            await_port(address, directory / "head.log")
+            with ray_node([*worker, *resource_words(second)], directory / "worker.log", there.prefix):
                 yield address
 
 
@@ -114,20 +114,29 @@ def ray_node(
     prefix: Sequence[str] = (),  # what starts the command, where it shall not run here
 ) -> Iterator[None]:
     """A node of Ray runs; after the block it has ended."""
+    started = start_node(words, log, prefix)
+    try:
+        yield
+    finally:
+        end_node(started)
+
+
+def start_node(words: Sequence[str], log: Path, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """A node of Ray is being started, see ``ray_node``; whoever calls this ends it."""
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    memory = f"--object-store-memory={OBJECT_STORE_BYTES}"
+    command = [*prefix, *ray, f"--object-store-memory={OBJECT_STORE_BYTES}", *words]
     with log.open("wb") as out:
-        command = [*prefix, *ray, memory, *words]
-        started = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            yield
-        finally:
-            started.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                started.wait(END_S)
-            if started.poll() is None:
-                started.kill()
-                started.wait()
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def end_node(started: subprocess.Popen[bytes]) -> None:
+    """The node has taken leave and ended."""
+    started.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        started.wait(END_S)
+    if started.poll() is None:
+        started.kill()
+        started.wait()
 
 
 _AUTOSCALER = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0"}
@@ -176,7 +185,8 @@ def _cluster_config(
     }
 
 
-def _resources(resources: Mapping[str, float]) -> list[str]:
+def resource_words(resources: Mapping[str, float]) -> list[str]:
+    """What ``ray start`` is told of them."""
     custom = {name: amount for name, amount in resources.items() if name != "CPU"}
     return [f"--num-cpus={resources.get('CPU', 0):g}", f"--resources={json.dumps(custom)}"]
 
@@ -255,7 +265,7 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _free_port() -> int:
+def cluster_port() -> int:
     """A port of this machine that nobody listens on; Ray gives it to none of its workers.
 
     Raises:
@@ -268,7 +278,12 @@ def _free_port() -> int:
     raise UnavailableError(f"no port of {FIRST_PORT}..{FIRST_PORT + NUM_PORTS - 1} is free")
 
 
-def _await_port(address: str, log: Path) -> None:
+def await_port(address: str, log: Path) -> None:
+    """Somebody listens there.
+
+    Raises:
+        UnavailableError: nobody does in time; the message ends with what the log says.
+    """
     host, _, port = address.rpartition(":")
     end_s = time.monotonic() + START_S
     while time.monotonic() < end_s:

@@ -85,6 +85,8 @@ def body_of(ask: Ask) -> dict[str, Any]:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
     if ask.draft_length is not None:
         body["draft_length"] = ask.draft_length
     if sampling.logprobs is not None:

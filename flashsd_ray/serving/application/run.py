@@ -13,7 +13,7 @@ from dataclasses import replace
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, ProxyLocation
 
 from flashsd_ray.config import Config, ServingConfig
 from flashsd_ray.errors import ConfigError, UnavailableError
@@ -31,8 +31,11 @@ def running(
     address: str | None = None,  # of a Ray cluster; None: a Ray of our own
     says: Callable[[str], None] = lambda text: None,  # told what is being waited for
     application: Callable[[Config], Application] = build,
+    proxies: ProxyLocation | None = None,  # None: where clients of serving.host can reach one
 ) -> Iterator[Running]:
     """Inside the block requests are answered; after it everything that was started here has ended.
+
+    A cluster that this process has joined already is the one that is used, and it stays joined.
 
     Raises:
         ConfigError: the ports are taken, or no cluster answers at the address.
@@ -41,15 +44,18 @@ def running(
     # On a cluster the port may be held by a Serve that is there already, which is what we want.
     if address is None or not config.serving.http_port:
         config = replace(config, serving=_with_ports(config.serving))
-    says("starting Ray" if address is None else f"joining the cluster at {address}")
-    _connect(config, address)
+    has_joined = ray.is_initialized()
+    if not has_joined:
+        says("starting Ray" if address is None else f"joining the cluster at {address}")
+        _connect(config, address)
     try:
         says("loading the model")
-        yield _deploy(config, application)
+        yield _deploy(config, application, proxies)
     finally:
         # A Ray of our own ends with this process, Serve's controller included.
         serve.delete(NAME)
-        ray.shutdown()
+        if not has_joined:
+            ray.shutdown()
 
 
 def _connect(config: Config, address: str | None) -> None:
@@ -70,13 +76,13 @@ def _connect(config: Config, address: str | None) -> None:
         raise ConfigError(f"Ray cannot be reached or started: {error}") from error
 
 
-def _deploy(config: Config, application: Callable[[Config], Application]) -> Running:
+def _deploy(config: Config, application: Callable[[Config], Application], proxies: ProxyLocation | None) -> Running:
     serving = config.serving
     is_local = serving.host in ("127.0.0.1", "localhost", "::1")
     # With client certificates the edge has a port of its own, and there is no proxy.
-    proxies = "Disabled" if serving.tls_client_ca else "HeadOnly" if is_local else "EveryNode"
+    usual = "Disabled" if serving.tls_client_ca else "HeadOnly" if is_local else "EveryNode"
     serve.start(
-        proxy_location=proxies,
+        proxy_location=proxies or usual,
         http_options=HTTPOptions(
             host=serving.host,
             port=serving.http_port,

@@ -12,8 +12,8 @@ from flashsd_ray.bench.chaos.clients import Ended
 from flashsd_ray.bench.chaos.faults import Felt
 from flashsd_ray.bench.chaos.oracle import Said, is_sound, judged
 from flashsd_ray.bench.chaos.report import recovery
-from flashsd_ray.bench.chaos.run import Chaos, Fate, judge
-from flashsd_ray.bench.chaos.schedule import KINDS, Fault, schedule
+from flashsd_ray.bench.chaos.run import Chaos, Fate, judge, rounds_of
+from flashsd_ray.bench.chaos.schedule import KINDS, Fault, possible, schedule
 from flashsd_ray.bench.chaos.work import Work
 from flashsd_ray.bench.serving.asks import Ask
 
@@ -40,6 +40,26 @@ def test_a_schedule_is_a_function_of_its_seed_and_fair(seed: int, num_faults: in
 
 def test_another_seed_is_another_schedule() -> None:
     assert len({schedule(seed=seed, num_faults=10, num_requests=50) for seed in range(20)}) == 20
+
+
+@pytest.mark.parametrize("has_drafters", [True, False])
+@pytest.mark.parametrize("has_ranks", [True, False])
+@pytest.mark.parametrize("has_nodes", [True, False])
+def test_only_what_is_there_can_be_hurt(has_drafters: bool, has_ranks: bool, has_nodes: bool) -> None:
+    kinds = possible(has_drafters=has_drafters, has_ranks=has_ranks, has_nodes=has_nodes)
+    targets = {target for _, target in kinds}
+    assert ("drafter" in targets, "rank" in targets, "node" in targets) == (has_drafters, has_ranks, has_nodes)
+    assert ("head" in targets) == has_nodes
+    assert {"lane", "encoder", "fleet", "http-edge", "grpc-edge", "redis"} <= targets
+
+
+def test_the_load_goes_round_until_everything_is_there_again() -> None:
+    poison = Work(name="p", way="grpc", ask=WORK.ask, fault=FAULT)
+    ends = iter([False, False, False, True])
+    asked = list(rounds_of([WORK, poison], lambda: next(ends)))
+    assert [one.name for one in asked] == ["w", "p", "w"]
+    assert list(rounds_of([WORK, poison], lambda: True)) == [WORK, poison]
+    assert list(rounds_of([poison], lambda: False)) == [poison]
 
 
 @given(right=TOKENS, other=TOKENS)
