@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from flashsd_ray.bench.scaling.clusters import scale
 from flashsd_ray.bench.scaling.live import Step
-from flashsd_ray.bench.scaling.study import Plan, measure
+from flashsd_ray.bench.scaling.raw import Raw
+from flashsd_ray.bench.scaling.study import Plan, concluded, measure
 from flashsd_ray.bench.serving.clips import detailed_asks, held_out_clips
 from flashsd_ray.bench.serving.fleets import with_little_room
 from flashsd_ray.bench.serving.generator import load_generator
@@ -31,8 +34,11 @@ async def test_one_lane_is_measured_and_predicted() -> None:
     )
     asks = detailed_asks(held_out_clips(2), max_new_tokens=8)
     with load_generator() as generator:
-        found = await measure({1: config}, plan, asks, generator, feature_bytes=1000)
+        raw = await measure({1: config}, plan, asks, generator, feature_bytes=1000)
+    found = concluded(raw)
+    assert concluded(Raw.of(json.loads(json.dumps(raw.as_dict())))) == found  # what is kept says the same
     lonely, paired = found.loads
+    assert 0 < lonely.rounds_s < lonely.seconds
     assert (lonely.requests, lonely.tokens, lonely.frames) == (4, 16, 32)
     assert paired.tokens == 64
     # Every request has a prompt that is forwarded whole, and after its first token blocks of an anchor and two drafts,

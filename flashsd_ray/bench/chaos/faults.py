@@ -13,7 +13,7 @@ from flashsd_ray.bench.chaos.schedule import Fault, Target
 from flashsd_ray.config import Config
 
 LOOK_S = 0.3
-GIVE_UP_S = 300.0  # nobody waits longer for a part to be back
+GIVE_UP_S = 900.0  # nobody waits longer for a part to be back; another fault may take it again meanwhile
 PREFIXES: dict[Target, str] = {"lane": "lane-", "rank": "rank-", "encoder": "encoder-", "drafter": "drafter-of-"}
 OF_MANY: tuple[Target, ...] = ("fleet", "node", "head")  # what takes parts of several kinds along
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import math
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from flashsd_ray.config import Config
 
 if TYPE_CHECKING:
     from flashsd_ray.bench.scaling.clusters import Point
+    from flashsd_ray.bench.scaling.raw import Raw
     from flashsd_ray.bench.scaling.study import Measured, Plan
 
 CLIPS = 32
@@ -41,6 +43,10 @@ def add_measurements(measurements: Any) -> None:
     parser.add_argument("--draft-length", type=int, metavar="N", default=4, help="tokens drafted in a round")
     parser.add_argument("--cores", type=int, metavar="N", default=0, help="that all share here; 0: those there are")
     parser.add_argument("--repeats", type=int, metavar="N", default=3, help="of what is predicted and measured")
+    parser.add_argument("--lanes", type=int, nargs="+", metavar="N", help="to simulate (default: 1 to 256)")
+    parser.add_argument(
+        "--measured", type=Path, metavar="FILE", help="an --output of before: nothing is measured again"
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE", help="PNG or SVG file: throughput over lanes")
     parser.set_defaults(measure=report)
 
@@ -52,16 +58,20 @@ def report(arguments: argparse.Namespace) -> Report:
         FlashSDError: the model cannot be loaded, or a fleet did not come up.
     """
     from flashsd_ray.bench.scaling.clusters import bounds, scale
+    from flashsd_ray.bench.scaling.study import concluded
     from flashsd_ray.bench.serving.progress import counting
 
-    measured = _measured(arguments)
+    raw = _kept(arguments.measured) if arguments.measured else _measured(arguments)
+    measured = concluded(raw)
     _print_costs(measured)
     _print_checks(measured)
-    lanes = LANES[:4] if arguments.quick else LANES
+    lanes = arguments.lanes or (LANES[:4] if arguments.quick else LANES)
     with counting("simulating", 2 * len(lanes)) as count:
-        points = scale(measured.costs, measured.workload, users_per_lane=arguments.users, lanes=lanes, on_point=count)
+        points = scale(
+            measured.costs, measured.workload, users_per_lane=raw.users_per_lane, lanes=lanes, on_point=count
+        )
     _print_points(points)
-    limits = bounds(measured.costs, measured.workload, users_per_lane=arguments.users)
+    limits = bounds(measured.costs, measured.workload, users_per_lane=raw.users_per_lane)
     _print_bounds(limits)
     if arguments.figure:
         from flashsd_ray.bench.scaling.figure import draw
@@ -72,14 +82,30 @@ def report(arguments: argparse.Namespace) -> Report:
         "costs_s": measured.costs.as_dict(),
         "workload": measured.workload.as_dict(),
         "slowdown_of_busy_cores": measured.slowdown,
-        "calibration": [load.as_dict() for load in measured.loads],
+        "measured": raw.as_dict(),
         "lanes_that_one_keeps_busy": {name: None if math.isinf(n) else n for name, n in limits.items()},
     }
     is_right = all(abs(check.error) <= WITHIN for check in measured.checks)
     return Report([point.as_dict() for point in points], is_sound=is_right or arguments.quick, details=details)
 
 
-def _measured(arguments: argparse.Namespace) -> Measured:
+def _kept(path: Path) -> Raw:
+    """What an earlier run measured.
+
+    Raises:
+        ConfigError: the file cannot be read, or is none of this study.
+    """
+    from flashsd_ray.bench.scaling.raw import Raw
+    from flashsd_ray.errors import ConfigError
+
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return Raw.of(kept.get("measured", {}))
+
+
+def _measured(arguments: argparse.Namespace) -> Raw:
     from flashsd_ray.bench.scaling.study import measure
     from flashsd_ray.bench.serving.clips import detailed_asks, held_out_clips
     from flashsd_ray.bench.serving.fleets import ray_for, with_little_room
@@ -164,9 +190,14 @@ def _print_checks(measured: Measured) -> None:
     )
     for check in measured.checks:
         several = ", ".join(f"{one:.0f}" for one in check.repeats)
-        predicted = f"{check.predicted_tokens_per_s:.0f}"
+        predicted = f"{check.predicted_tokens_per_s:.0f} ({min(check.draws):.0f} to {max(check.draws):.0f})"
         shares = ", ".join(f"{part} {share:.0%}" for part, share in check.explained.items())
-        speeds = (f"{check.measured_tokens_per_s:.0f}", several, predicted, f"{check.error:+.1%}")
+        speeds = (
+            f"{check.measured_tokens_per_s:.0f}",
+            several,
+            predicted,
+            f"{check.error:+.1%} ({check.errors[0]:+.1%} to {check.errors[1]:+.1%})",
+        )
         table.row(check.num_lanes, *speeds, shares, f"{check.others_cores:.2f}")
     print()
 

@@ -11,20 +11,26 @@ from typing import Any
 class Costs:
     """Seconds; a *feed* is the one message that a round of a lane sends to an edge, a *chunk* one request's part of it."""
 
-    # The lane: target, drafter and scheduler, in one thread.
+    # The lane: target, drafter and scheduler, in one thread, and what the other threads of its process do.
     round_s: float = 0.0
+    round_wait_s: float = 0.0  # time in which a round waits for the interpreter's lock: nobody else gets the lane
     row_s: float = 0.0  # for each row that is verified, anchors included
     prompt_row_s: float = 0.0
     place_s: float = 0.0  # for a request that gets a place
+    lane_beside_request_s: float = 0.0
+    lane_beside_feed_s: float = 0.0
     # The encoder.
     encode_s: float = 0.0  # for a request
     frame_s: float = 0.0
-    # The edge: an event loop, and threads beside it that decode pictures.
+    encoder_beside_s: float = 0.0  # for a request, in the other threads
+    # The edge: an event loop, threads beside it that decode pictures, and those of Ray.
     edge_request_s: float = 0.0
     edge_feed_s: float = 0.0
     edge_chunk_s: float = 0.0
     route_s: float = 0.0  # for each lane that the router may choose
     decode_s: float = 0.0  # for a request, in the threads
+    edge_beside_request_s: float = 0.0
+    edge_beside_feed_s: float = 0.0
     # Clients, where they share the machine.
     client_request_s: float = 0.0
     client_chunk_s: float = 0.0
@@ -105,7 +111,10 @@ def demands(
     # A round has one feed for each edge, and there are never more than requests.
     feeds = rounds * min(supply.num_edges, batch) / batch
     lane = (
-        costs.round_s * rounds / batch + costs.row_s * rows + costs.prompt_row_s * workload.prompt_rows + costs.place_s
+        (costs.round_s + costs.round_wait_s) * rounds / batch
+        + costs.row_s * rows
+        + costs.prompt_row_s * workload.prompt_rows
+        + costs.place_s
     )
     edge = costs.edge_request_s + costs.route_s * supply.num_lanes
     edge += costs.edge_feed_s * feeds + costs.edge_chunk_s * rounds

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from flashsd_ray.bench.serving.memory import PROC, Process, processes, tree
 
 CpuSeconds: TypeAlias = Mapping[str, float]  # by part
-PARTS = ("edge", "client", "lane", "encoder", "fleet", "ray")
+SPLIT = ("edge", "lane", "encoder")  # in whose processes one thread does the work, one thing after the other
+BESIDE = " beside"  # what the other threads of such a process do: Ray's messages, decoding of pictures
+PARTS = (*SPLIT, *(part + BESIDE for part in SPLIT), "client", "fleet", "ray")
 # What the actors of the fleet call themselves.
 ACTORS = {"ray::LanePart": "lane", "ray::EncoderPart": "encoder", "ray::Fleet": "fleet"}
 FIRST_TIME_FIELD = 11  # of /proc/PID/stat behind the name, which may hold anything: user and system ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one process has used so far."""
+
+    part: str
+    used_s: float
+    threads: Mapping[int, float] = field(default_factory=dict)  # seconds of each, where that is of interest
 
 
 class Clock:
@@ -28,16 +41,34 @@ class Clock:
         self._clients = frozenset(client_pids)
         self._proc = proc
 
-    def read(self) -> CpuSeconds:
-        """Seconds of every part so far."""
-        totals = dict.fromkeys(PARTS, 0.0)
+    def read(self) -> Mapping[int, Reading]:
+        """Every process and what it has used so far."""
+        found = {}
         for pid, one in tree(self._root, processes(self._proc)).items():
-            totals[self._part(pid, one)] += used_s(pid, self._proc)
+            part = self._part(pid, one)
+            threads = self._threads(pid) if part in SPLIT else {}
+            found[pid] = Reading(part, used_s(pid, self._proc), threads)
+        return found
+
+    def during(self, before: Mapping[int, Reading]) -> CpuSeconds:
+        """Seconds of every part since it was read before."""
+        totals = dict.fromkeys(PARTS, 0.0)
+        for pid, now in self.read().items():
+            earlier = before.get(pid, Reading(now.part, 0.0))
+            used = max(0.0, now.used_s - earlier.used_s)
+            if now.part in SPLIT:
+                spent = [seconds - earlier.threads.get(thread, 0.0) for thread, seconds in now.threads.items()]
+                working = min(used, max(spent, default=used))
+                totals[now.part + BESIDE] += used - working
+                used = working
+            totals[now.part] += used
         return totals
 
-    def during(self, before: CpuSeconds) -> CpuSeconds:
-        """Seconds of every part since it was read before."""
-        return {part: max(0.0, seconds - before[part]) for part, seconds in self.read().items()}
+    def _threads(self, pid: int) -> dict[int, float]:
+        folder = self._proc / str(pid) / "task"
+        with suppress(OSError):
+            return {int(thread.name): used_s(int(thread.name), folder) for thread in folder.iterdir()}
+        return {}
 
     def _part(self, pid: int, one: Process) -> str:
         if pid == self._root:

@@ -14,11 +14,15 @@ from flashsd_ray.bench.scaling.kernel import slowness
 # What the processor time of each part is explained by: names of costs, and of the counts that they are multiplied with.
 TERMS: Mapping[str, Mapping[str, str]] = {
     "lane": {"round_s": "rounds", "row_s": "rows", "prompt_row_s": "prompt_rows", "place_s": "requests"},
+    "lane beside": {"lane_beside_request_s": "requests", "lane_beside_feed_s": "rounds"},
     "encoder": {"encode_s": "requests", "frame_s": "frames"},
+    "encoder beside": {"encoder_beside_s": "requests"},
     "edge": {"edge_request_s": "requests", "edge_feed_s": "rounds", "edge_chunk_s": "chunks"},
+    "edge beside": {"edge_beside_request_s": "requests", "edge_beside_feed_s": "rounds"},
     "client": {"client_request_s": "requests", "client_chunk_s": "chunks"},
     "ray": {"ray_request_s": "requests", "ray_feed_s": "rounds"},
 }
+DECODING = "edge beside"  # where pictures are decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Counted:
     frames: int
     survival: tuple[float, ...] = ()
     cpu_s: Mapping[str, float] = field(default_factory=dict)  # of each part
+    rounds_s: float = 0.0  # that lanes spent in rounds, by the clock on the wall
     others_cores: float = 0.0  # that processes which are none of ours kept busy meanwhile
 
     def crowding(self, machine: Machine) -> float:
@@ -73,7 +78,7 @@ def explained(costs: Costs, load: Counted, idle_s: Mapping[str, float], machine:
     shares = {}
     for part, terms in TERMS.items():
         expected = sum(getattr(costs, cost) * getattr(load, count) for cost, count in terms.items())
-        expected += idle_s[part] * load.seconds + (costs.decode_s * load.requests if part == "edge" else 0.0)
+        expected += idle_s[part] * load.seconds + (costs.decode_s * load.requests if part == DECODING else 0.0)
         shares[part] = expected * load.crowding(machine) / load.cpu_s[part] if load.cpu_s[part] else 1.0
     return shares
 
@@ -98,7 +103,7 @@ def fitted(
     for part, terms in TERMS.items():
         alone = np.array([one.cpu_s[part] / one.crowding(machine) for one in loads])
         used = np.maximum(alone - np.array([idle_s[part] * one.seconds for one in loads]), 0.0)
-        if part == "edge":
+        if part == DECODING:
             used -= np.array([known.decode_s * one.requests for one in loads])
         matrix = np.array([[float(getattr(one, count)) for count in terms.values()] for one in loads])
         # A count that moves with another one says nothing of its own: the first of them bears the cost of both.

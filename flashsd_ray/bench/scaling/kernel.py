@@ -105,22 +105,26 @@ class Station:
         self._cores = cores
         self.num_workers = num_workers
         self._num_busy = 0
-        self._waiting: deque[tuple[float, float, Act]] = deque()
+        self._waiting: deque[tuple[float, float, float, Act]] = deque()
         self.busy_s = 0.0  # of all workers together
         self.waited_s = 0.0  # of everything that was served
         self.num_served = 0
 
-    def serve(self, seconds: float, done: Act) -> None:
-        """A worker spends so much processor time on it, then it is done."""
-        self._waiting.append((self._simulation.now_s, seconds, done))
+    def serve(self, seconds: float, done: Act, *, held_s: float = 0.0) -> None:
+        """A worker spends so much processor time on it, and is held for a while in which nobody works; then it is done."""
+        self._waiting.append((self._simulation.now_s, seconds, held_s, done))
         self._take()
 
     def _take(self) -> None:
         while self._waiting and self._num_busy < self.num_workers:
-            arrived_s, seconds, done = self._waiting.popleft()
+            arrived_s, seconds, held_s, done = self._waiting.popleft()
             self._num_busy += 1
             self.waited_s += self._simulation.now_s - arrived_s
-            self._cores.work(seconds, self._ending(self._simulation.now_s, done))
+            end = self._ending(self._simulation.now_s, done)
+            self._cores.work(seconds, self._held(held_s, end) if held_s else end)
+
+    def _held(self, seconds: float, end: Act) -> Act:
+        return lambda: self._simulation.after(seconds, end)
 
     def _ending(self, began_s: float, done: Act) -> Act:
         def end() -> None:

@@ -105,7 +105,7 @@ class SimulatedLane:
         num_prompt_rows = num_filled + sum(one.standing.missing - 1 for one in judged)
         num_rows = sum(1 + service.num_drafts(one) for one in judged)
         seconds = service.costs.round_time_s(num_rows=num_rows, num_prompt_rows=num_prompt_rows, num_placed=len(placed))
-        self.station.serve(seconds, lambda: self.end_round(judged, dict(plan.fill)))
+        self.station.serve(seconds, lambda: self.end_round(judged, dict(plan.fill)), held_s=service.costs.round_wait_s)
 
     def end_round(self, judged: list[Request], filled: dict[str, int]) -> None:
         """What the round gave is on its way to the edges, and the next one has begun."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from statistics import fmean
 from time import perf_counter
+from typing import Any
 
 from flashsd_ray.actors.metered_service import MeteredService
 from flashsd_ray.bench.scaling.cpu import Clock, machine_s
@@ -91,6 +92,7 @@ class LiveService:
             frames=step.requests * self._config.media.num_frames,
             survival=_survival(work, step.requests, draft_length),
             cpu_s=cpu_s,
+            rounds_s=work.stage_s.get("decode", 0.0),
             others_cores=max(0.0, others_s / passed_s),
         )
 
@@ -135,12 +137,14 @@ def _survival(work: LaneMeters, num_requests: int, draft_length: int) -> tuple[f
     return tuple(min(1.0, count / num_blocks) for count in work.accepted_per_position[:draft_length])
 
 
-def _each(one: LaneMeters, other: LaneMeters, combine: Callable[[int, int], int]) -> LaneMeters:
+def _each(one: LaneMeters, other: LaneMeters, combine: Callable[[Any, Any], Any]) -> LaneMeters:
     length = max(len(one.accepted_per_position), len(other.accepted_per_position))
     padded = [[*each.accepted_per_position, *[0] * length][:length] for each in (one, other)]
     found = LaneMeters(accepted_per_position=[combine(*pair) for pair in zip(*padded, strict=True)])
     for name in ("rounds", "verified_rows", "draft_tokens", "new_tokens", "prompt_tokens", "cached_prompt_tokens"):
         setattr(found, name, combine(getattr(one, name), getattr(other, name)))
+    stages = {*one.stage_s, *other.stage_s}
+    found.stage_s = {stage: combine(one.stage_s.get(stage, 0.0), other.stage_s.get(stage, 0.0)) for stage in stages}
     return found
 
 

@@ -108,8 +108,7 @@ class Service:
     def deliver(self, edge: int, num_chunks: int, ended: list[Request]) -> None:
         """An edge gets what a round gave; clients whose answers end there get all of it."""
         costs = self.costs
-        if costs.ray_feed_s and self.supply.num_cores:
-            self._cores.work(costs.ray_feed_s, _nothing)
+        self._beside(costs.ray_feed_s, costs.lane_beside_feed_s, costs.edge_beside_feed_s)
 
         def arrived() -> None:
             self._serve_clients(costs.client_chunk_s * num_chunks, lambda: _end(ended))
@@ -118,6 +117,13 @@ class Service:
 
     def _station(self, num_workers: int = 1) -> Station:
         return Station(self._simulation, self._cores, num_workers)
+
+    def _beside(self, *several_s: float) -> None:
+        """Threads that nobody waits for have work; elsewhere than here they have cores of their own."""
+        if self.supply.num_cores:
+            for seconds in several_s:
+                if seconds:
+                    self._cores.work(seconds, _nothing)
 
     def _serve_clients(self, seconds: float, done: Callable[[], None]) -> None:
         # Clients of a cluster are elsewhere.
@@ -144,8 +150,8 @@ class Service:
         own_s = costs.edge_request_s + costs.route_s * self.supply.num_lanes
         loop, decoder = self._loops[request.edge], self._decoders[request.edge]
         encode = self._encode_after_redis if self.supply.has_redis else self._encode
-        if costs.ray_request_s and self.supply.num_cores:
-            self._cores.work(costs.ray_request_s, _nothing)
+        self._beside(costs.ray_request_s, costs.lane_beside_request_s)
+        self._beside(costs.encoder_beside_s, costs.edge_beside_request_s)
         decoded = _then(loop, own_s, lambda: self._simulation.after(costs.hand_over_s, lambda: encode(request)))
         self._serve_clients(costs.client_request_s, lambda: decoder.serve(costs.decode_s, decoded))
 

@@ -25,6 +25,11 @@ TRUE = Costs(
     edge_request_s=0.005,
     edge_feed_s=0.0006,
     edge_chunk_s=0.0002,
+    lane_beside_request_s=0.002,
+    lane_beside_feed_s=0.0004,
+    encoder_beside_s=0.001,
+    edge_beside_request_s=0.0015,
+    edge_beside_feed_s=0.0002,
     client_request_s=0.002,
     client_chunk_s=0.0001,
     ray_request_s=0.004,
@@ -56,7 +61,7 @@ def counted(requests: int, rounds: int, rows: int, chunks: int, seconds: float =
         + IDLE_S.get(part, 0.0) * seconds
         for part, terms in TERMS.items()
     }
-    used["edge"] += TRUE.decode_s * requests
+    used["edge beside"] += TRUE.decode_s * requests
     return replace(one, cpu_s={**dict.fromkeys(PARTS, 0.0), **used})
 
 
@@ -105,13 +110,16 @@ def test_costs_are_those_of_a_task_that_is_alone() -> None:
     assert shares["lane"] == pytest.approx(1.0, rel=0.05)
 
 
-def process(proc: Path, pid: int, parent: int, title: str, ticks: tuple[int, int]) -> None:
+def process(proc: Path, pid: int, parent: int, title: str, ticks: tuple[int, int], *threads: int) -> None:
     folder = proc / str(pid)
     folder.mkdir()
     (folder / "status").write_text(f"Name:\tx\nPPid:\t{parent}\nVmRSS:\t1 kB\n")
     (folder / "cmdline").write_bytes(title.encode() + b"\0")
-    fields = ["S", str(parent), *["0"] * 9, *map(str, ticks), *["0"] * 30]
-    (folder / "stat").write_text(f"{pid} (a name) with) brackets) {' '.join(fields)}\n")
+    for number, spent in ((pid, ticks), *((10 * pid + index, (one, 0)) for index, one in enumerate(threads))):
+        inside = folder if number == pid else folder / "task" / str(number)
+        inside.mkdir(parents=True, exist_ok=True)
+        fields = ["S", str(parent), *["0"] * 9, *map(str, spent), *["0"] * 30]
+        (inside / "stat").write_text(f"{number} (a name) with) brackets) {' '.join(fields)}\n")
 
 
 def test_processor_time_is_told_by_part(tmp_path: Path) -> None:
@@ -119,17 +127,21 @@ def test_processor_time_is_told_by_part(tmp_path: Path) -> None:
     process(tmp_path, 1, 0, "flashsd", (ticks, ticks))
     process(tmp_path, 2, 1, "python", (3 * ticks, 0))  # the clients
     process(tmp_path, 3, 1, "raylet", (ticks // 2, 0))
-    process(tmp_path, 4, 3, "ray::LanePart.status", (4 * ticks, ticks))
+    process(tmp_path, 4, 3, "ray::LanePart.status", (4 * ticks, ticks), 4 * ticks, ticks)
     process(tmp_path, 5, 3, "ray::EncoderPart", (6 * ticks, 0))
     process(tmp_path, 6, 3, "ray::IDLE", (ticks // 2, 0))
     process(tmp_path, 7, 0, "somebody else", (100 * ticks, 0))
     clock = Clock([2], root=1, proc=tmp_path)
     before = clock.read()
-    assert before == {"edge": 2.0, "client": 3.0, "lane": 5.0, "encoder": 6.0, "fleet": 0.0, "ray": 1.0}
+    so_far = {part: seconds for part, seconds in clock.during({}).items() if seconds}
+    assert so_far == {"edge": 2.0, "client": 3.0, "lane": 4.0, "lane beside": 1.0, "encoder": 6.0, "ray": 1.0}
     (tmp_path / "4" / "stat").write_text(
         (tmp_path / "4" / "stat").read_text().replace(f" {4 * ticks} ", f" {9 * ticks} ")
     )
-    assert clock.during(before)["lane"] == pytest.approx(5.0)
+    worked = tmp_path / "4" / "task" / "41" / "stat"
+    worked.write_text(worked.read_text().replace(f" {ticks} ", f" {4 * ticks} "))
+    since = {part: seconds for part, seconds in clock.during(before).items() if seconds}
+    assert since == {"lane": 3.0, "lane beside": 2.0}
     assert used_s(99, tmp_path) == 0.0
 
 

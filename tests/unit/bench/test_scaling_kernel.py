@@ -89,3 +89,15 @@ def test_workers_serve_first_come_first_served_side_by_side() -> None:
         station.serve(seconds, lambda name=name: ends.append((name, simulation.now_s)))  # type: ignore[misc]
     simulation.run()
     assert ends == [("b", 1.0), ("c", 2.0), ("a", 3.0)]
+
+
+def test_a_worker_that_is_held_serves_nobody_and_takes_no_core() -> None:
+    simulation, ends = Simulation(), list[float]()
+    cores = Cores(simulation, num_cores=1)
+    held, other = Station(simulation, cores), Station(simulation, cores)
+    held.serve(1.0, lambda: ends.append(simulation.now_s), held_s=2.0)
+    held.serve(1.0, lambda: ends.append(simulation.now_s))
+    simulation.after(1.0, lambda: other.serve(1.0, lambda: ends.append(simulation.now_s)))
+    simulation.run()
+    assert ends == pytest.approx([2.0, 3.0, 4.0])
+    assert held.busy_s == pytest.approx(4.0)
