@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
+from typing import cast
 
 from flashsd_ray.bench.chaos.cluster import served
 from flashsd_ray.bench.chaos.faults import Felt
 from flashsd_ray.bench.chaos.nodes import PINNED, served_on_nodes
 from flashsd_ray.bench.chaos.redis import RedisProcess
-from flashsd_ray.bench.chaos.run import Chaos, run
+from flashsd_ray.bench.chaos.run import Chaos, Fate, run
 from flashsd_ray.bench.chaos.schedule import KINDS, possible, schedule
 from flashsd_ray.bench.chaos.work import expected, works
 from flashsd_ray.bench.report import Report
@@ -91,7 +92,7 @@ def report(arguments: argparse.Namespace) -> Report:
         "seed": arguments.seed,
         "seconds": chaos.seconds,
         "verdicts": chaos.verdicts,
-        "recovery": recovery(chaos.felt),
+        "recovery": recovery(chaos.felt, chaos.fates),
         "faults": [one.as_dict() for one in chaos.felt],
         "leftovers": list(chaos.leftovers),
     }
@@ -104,8 +105,11 @@ def _with_fixed_ports(config: Config) -> Config:
     return replace(config, serving=replace(config.serving, grpc_port=port))
 
 
-def recovery(felt: Sequence[Felt]) -> list[dict[str, object]]:
-    """For each kind of fault: how often, and seconds until all was there again and until new requests were answered."""
+def recovery(felt: Sequence[Felt], fates: Sequence[Fate]) -> list[dict[str, object]]:
+    """For each kind of fault: how often, seconds until all was there again and until new requests were answered.
+
+    And what the requests that were open when it happened came to.
+    """
     by_kind: dict[str, list[Felt]] = defaultdict(list)
     for one in felt:
         by_kind[one.fault.kind].append(one)
@@ -113,6 +117,7 @@ def recovery(felt: Sequence[Felt]) -> list[dict[str, object]]:
     for kind, several in sorted(by_kind.items()):
         whole = [one.recovery_s for one in several if one.recovery_s is not None]
         answered = [one.outage_s for one in several if one.outage_s is not None]
+        hit = [fate for fate in fates if any(fate.start_s <= one.began_s <= fate.end_s for one in several)]
         rows.append(
             {
                 "kind": kind,
@@ -122,6 +127,9 @@ def recovery(felt: Sequence[Felt]) -> list[dict[str, object]]:
                 "recovery_s_max": max(whole, default=None),
                 "outage_s_median": median(answered) if answered else None,
                 "outage_s_max": max(answered, default=None),
+                "open": len(hit),
+                "open_verdicts": dict(Counter(fate.verdict for fate in hit)),
+                "open_s_max": max((fate.end_s - fate.start_s for fate in hit), default=None),
             }
         )
     return rows
@@ -146,13 +154,16 @@ def _progress(total: int, *, is_told: bool) -> Iterator[Callable[[], None]]:
 def _print(chaos: Chaos) -> None:
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(chaos.verdicts.items()))
     print(f"{len(chaos.fates)} requests and {len(chaos.felt)} faults in {chaos.seconds:.0f} s: {told}\n")
-    table = MarkdownTable("fault", "times", "whole again after s (median, most)", "next answer after s (median, most)")
-    for row in recovery(chaos.felt):
+    after = ("whole again after s (median, most)", "next answer after s (median, most)")
+    table = MarkdownTable("fault", "times", *after, "requests open then", "the slowest of them took s")
+    for row in recovery(chaos.felt, chaos.fates):
         table.row(
             row["kind"],
             row["count"] if row["count"] == row["recovered"] else f"{row['count']}, {row['recovered']} recovered from",
             _pair(row["recovery_s_median"], row["recovery_s_max"]),
             _pair(row["outage_s_median"], row["outage_s_max"]),
+            ", ".join(f"{count} {verdict}" for verdict, count in cast("dict[str, int]", row["open_verdicts"]).items()),
+            f"{row['open_s_max']:.1f}" if row["open_s_max"] is not None else "-",
         )
     for fate in chaos.fates:
         if not fate.is_sound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -119,5 +120,6 @@ def test_a_run_is_sound_when_everything_recovered() -> None:
     assert Chaos(fates=[fate], felt=[felt]).is_sound
     assert not Chaos(fates=[fate], felt=[Felt(fault=FAULT, began_s=1.0)]).is_sound
     assert not Chaos(fates=[fate], felt=[felt], leftovers=["lane-1"]).is_sound
-    (row,) = recovery([felt, Felt(fault=FAULT, began_s=1.0)])
+    (row,) = recovery([felt, Felt(fault=FAULT, began_s=1.0)], [fate, replace(fate, start_s=1.5)])
+    assert (row["open"], row["open_verdicts"], row["open_s_max"]) == (1, {"right": 1}, 1.0)
     assert (row["count"], row["recovered"], row["recovery_s_max"], row["outage_s_median"]) == (2, 1, 2.0, 1.0)
