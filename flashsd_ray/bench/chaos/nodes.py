@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import RayError
 from ray.serve.config import ProxyLocation
 
-from flashsd_ray.bench.chaos.cluster import ServedCluster
+from flashsd_ray.bench.chaos.cluster import ServedCluster, is_running
 from flashsd_ray.bench.chaos.parts import ChaosFleetDeployment
 from flashsd_ray.bench.chaos.redis import RedisProcess
 from flashsd_ray.bench.chaos.schedule import Target
@@ -52,7 +52,8 @@ PINNED = (
 )
 ADDRESS = "127.0.0.1"
 STAYS = "edge"  # the node that nothing befalls
-START_S, LOOK_S = 120.0, 0.2
+START_S, LOOK_S = 240.0, 0.5
+DYING_S = 0.01  # between two looks whether everything has ended
 RAY = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_failure_threshold": "10",
@@ -76,6 +77,8 @@ class Node:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.started.wait()
+        while any(map(is_running, inside)):
+            time.sleep(DYING_S)
 
 
 class Nodes:
@@ -107,11 +110,23 @@ class Nodes:
         """The names of the nodes that hold lanes and encoders."""
         return [node.name for node in self._workers]
 
-    @property
-    def complaints(self) -> str:
-        """The last words of nodes that have ended by themselves."""
-        ended = [node for node in self._workers if node.started.poll() is not None]
-        return "; ".join((node.directory / "log").read_text(errors="replace")[-300:] for node in ended)
+    def revive(self) -> None:
+        """Nodes that ended by themselves are being started again: Ray gives a node half a minute to come up, however busy
+        the machine is, and whoever runs nodes starts them again.
+
+        Raises:
+            UnavailableError: the head does not come up.
+        """
+        for node in [one for one in self._workers if one.started.poll() is not None]:
+            self.cut_worker(node.name)
+            self.start_worker()
+        if self._head is not None and self._head.started.poll() is not None:
+            self.cut_head()
+            self.start_head()
+
+    def are_alive(self) -> bool:
+        """Whether Ray counts on the head and on every node that was not taken away."""
+        return self._head is not None and alive_nodes() >= {self.head, *self.workers}
 
     def start(self) -> Path:
         """Every node is being started; returns the directory of the one that stays.
@@ -173,8 +188,8 @@ class NodesCluster(ServedCluster):
         if target == "head":
             return self._nodes.head
         if target == "node":
-            alive = await asyncio.to_thread(alive_nodes)
-            return " ".join(self._nodes.workers) if alive >= {*self._nodes.workers, self._nodes.head} else ""
+            are_alive = await asyncio.to_thread(self._nodes.are_alive)
+            return " ".join(self._nodes.workers) if are_alive else ""
         return await super().identity(target)
 
     async def kill(self, target: Target, pick: float = 0.0) -> str:
@@ -196,19 +211,21 @@ class NodesCluster(ServedCluster):
         return await super().kill(target, pick)
 
     def _begin_replacing(self, victim: str) -> None:
-        replace = self._replace_head if victim.startswith("head") else partial(self._replace_worker, victim)
-        task = asyncio.create_task(replace())
+        task = asyncio.create_task(self._replace(victim))
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 
-    async def _replace_head(self) -> None:
-        await asyncio.to_thread(self._nodes.start_head)
-
-    async def _replace_worker(self, victim: str) -> None:
-        # As whoever hands out machines does: first it is noticed that one is gone.
-        while victim in await asyncio.to_thread(alive_nodes):  # noqa: ASYNC110 - nobody tells
+    async def _replace(self, victim: str) -> None:
+        if victim.startswith("head"):
+            await asyncio.to_thread(self._nodes.start_head)
+        else:
+            # As whoever hands out machines does: first it is noticed that one is gone.
+            while victim in await asyncio.to_thread(alive_nodes):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(LOOK_S)
+            await asyncio.to_thread(self._nodes.start_worker)
+        while not await asyncio.to_thread(self._nodes.are_alive):
+            await asyncio.to_thread(self._nodes.revive)
             await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(self._nodes.start_worker)
 
 
 def alive_nodes() -> frozenset[str]:
@@ -248,8 +265,9 @@ def _join(nodes: Nodes, stays: Path) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what is lost is lost on purpose
     ray.init(address=nodes.address, _temp_dir=str(stays), log_to_driver=False, logging_level=logging.ERROR)
     end_s = time.monotonic() + START_S
-    while not alive_nodes() >= {nodes.head, *nodes.workers}:
-        if time.monotonic() > end_s or nodes.complaints:
+    while not nodes.are_alive():
+        nodes.revive()
+        if time.monotonic() > end_s:
             ray.shutdown()
-            raise UnavailableError(f"not all nodes came up within {START_S:g} s: {nodes.complaints}")
+            raise UnavailableError(f"not all of {[nodes.head, *nodes.workers]} came up within {START_S:g} s")
         time.sleep(LOOK_S)

@@ -62,7 +62,12 @@ def test_a_node_holds_a_lane_with_its_ranks_and_ends_with_all_that_runs_there(st
     assert victim.poll() is not None
     assert not is_running(child)
     assert nodes.workers == ["worker-4"]
-    assert nodes.complaints == ""
+    by_itself = started.running[3]
+    Node("", tmp_path, by_itself).cut()
+    nodes.revive()
+    assert nodes.workers == ["worker-5"]
+    nodes.revive()
+    assert nodes.workers == ["worker-5"]
 
 
 def test_another_head_has_the_address_and_another_name(started: Started, tmp_path: Path) -> None:
@@ -93,6 +98,7 @@ async def test_nodes_are_there_when_ray_counts_on_all_of_them(
     assert await cluster.kill("node", 0.9) == "worker-2 worker-3"
     assert nodes.workers == ["worker-2"]
     alive.remove("worker-3")  # only now there is a successor
+    alive.add("worker-4")
     while len(cluster._replacing):
         await next(iter(cluster._replacing))
     assert nodes.workers == ["worker-2", "worker-4"]
