@@ -129,7 +129,7 @@ def concluded(raw: Raw) -> Measured:
         raw.known,
         ray_idle=sum(raw.idle_s.values()),
         watch_s=raw.idle_s["fleet"] / raw.num_watched,
-        round_wait_s=_round_wait_s(raw.loads),
+        round_wait_s=_round_wait_s(raw),
     )
     workload = _workload(raw)
     costs = fitted(raw.loads, raw.idle_s, known, raw.machine)
@@ -140,9 +140,11 @@ def concluded(raw: Raw) -> Measured:
     )
 
 
-def _round_wait_s(loads: Sequence[Counted]) -> float:
-    """Time of a round in which its thread neither works nor waits for a core: with one user there are cores enough."""
-    waits = [(one.rounds_s - one.cpu_s["lane"]) / one.rounds for one in loads if one.users == 1]
+def _round_wait_s(raw: Raw) -> float:
+    """Time of a round in which its thread neither works nor waits for a core: with one user several cores are enough."""
+    if raw.machine.num_cores < 2:
+        return 0.0  # it cannot be told from waiting for the core
+    waits = [(one.rounds_s - one.cpu_s["lane"]) / one.rounds for one in raw.loads if one.users == 1]
     return max(0.0, sum(waits) / len(waits)) if waits else 0.0
 
 

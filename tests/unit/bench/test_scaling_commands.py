@@ -116,3 +116,5 @@ def test_a_round_waits_for_what_its_thread_did_not_work() -> None:
     others = tuple(replace(one, users=4, rounds_s=100.0) for one in LOADS[1:])
     found = study.concluded(replace(RAW, loads=(waiting, *others)))
     assert found.costs.round_wait_s == pytest.approx(0.001)
+    crowded = replace(RAW, loads=(waiting, *others), machine=Machine(num_cores=1))
+    assert study.concluded(crowded).costs.round_wait_s == 0.0
