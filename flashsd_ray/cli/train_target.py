@@ -10,7 +10,7 @@ from flashsd_ray.training.target_options import add_options
 HELP = "train the bundled model from nothing"
 EXAMPLES = """\
 examples:
-  flashsd train target --out runs/town                    # all stages, about two and a half hours on two cores
+  flashsd train target --out runs/town                    # all stages, about two hours on one core
   flashsd train target --out runs/town --resume           # goes on after a kill
   flashsd train target --stage vision --out runs/town     # one stage
 
