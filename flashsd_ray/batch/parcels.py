@@ -85,7 +85,9 @@ SEGMENTS = pa.schema(
 
 def segments_table(segments: Sequence[ReadSegment]) -> pa.Table:
     """One row a segment; frames are copied once."""
-    return pa.Table.from_pylist([_segment_row(segment) for segment in segments], schema=SEGMENTS)
+    named = SEGMENTS.remove(SEGMENTS.get_field_index("frames"))
+    table = pa.Table.from_pylist([_segment_row(segment) for segment in segments], schema=named)
+    return table.append_column(SEGMENTS.field("frames"), _frames_column([segment.visual for segment in segments]))
 
 
 def _segment_row(segment: ReadSegment) -> dict[str, Any]:
@@ -98,9 +100,21 @@ def _segment_row(segment: ReadSegment) -> dict[str, Any]:
             "shape": visual.frames.shape,
             "timestamps_s": visual.timestamps_s,
             "duration_s": visual.duration_s,
-            "frames": np.ascontiguousarray(visual.frames).data.cast("B"),
         }
     return row
+
+
+def _frames_column(visuals: Sequence[VisualInput | None]) -> pa.Array:
+    """The frames of each, null where there are none.
+
+    Made of buffers: pyarrow (26.0) never lets go of a memoryview that it was given as a value.
+    """
+    parts = [np.empty(0, np.uint8) if one is None else np.ascontiguousarray(one.frames).reshape(-1) for one in visuals]
+    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    present = np.packbits([one is not None for one in visuals], bitorder="little")
+    content = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    buffers = [pa.py_buffer(part) for part in (present, offsets, content)]
+    return pa.Array.from_buffers(pa.large_binary(), len(parts), buffers)
 
 
 def segments_of(table: pa.Table) -> list[ReadSegment]:

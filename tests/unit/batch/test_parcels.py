@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +55,17 @@ def test_frames_arrive_as_they_were_without_a_copy():
     assert (good.visual.duration_s, good.clip, good.index, good.start_s) == (0.2, CLIP, 2, 0.5)
     assert not good.visual.frames.flags.owndata
     assert (bad.visual, bad.error, bad.error_message) == (None, "MediaError", "no")
+
+
+def test_nobody_holds_frames_that_were_packed():
+    frames = np.zeros((2, 3, 4, 3), np.uint8)
+    alive = weakref.ref(frames)
+    packed_segments(
+        HEAD, [ReadSegment(clip=CLIP, visual=VisualInput(kind="video", frames=frames, timestamps_s=np.zeros(2)))]
+    )
+    del frames
+    gc.collect()
+    assert alive() is None
 
 
 def test_outcomes_arrive_as_they_were():
