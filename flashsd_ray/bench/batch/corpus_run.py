@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from flashsd_ray.bench.batch.corpus import write_clips, write_codecs, write_damaged
-from flashsd_ray.bench.batch.drivers import Driver, memory_of, memory_of_one
+from flashsd_ray.bench.batch.drivers import Driver
 from flashsd_ray.bench.batch.kills import TIMEOUT_S, rows_of
+from flashsd_ray.bench.batch.memory import Reading, drift, read_memory, table
 from flashsd_ray.bench.report import Report
 
 EVERY_S = 2.0
-MOST_GROWTH = 0.10  # of memory, from the second quarter of the run to the last
+MOST_DRIFT = 0.05  # of memory, over the second half of the run
 
 
 def measure(arguments: argparse.Namespace) -> Report:
@@ -33,26 +34,35 @@ def measure(arguments: argparse.Namespace) -> Report:
             raise RuntimeError(f"the run ended with {code}: {(place / 'log').read_text()[-2000:]}")
         row = judged(place / "captions", [*clips, *codecs], damaged)
         said = (place / "log").read_text().splitlines()[-6:]
-    row |= {"seconds": seconds, "rows_per_hour": 3600 * row["rows"] / seconds, "memory_growth": growth(memory)}
+    row |= {"seconds": seconds, "rows_per_hour": 3600 * row["rows"] / seconds, "drift": drift(memory)}
     print(", ".join(f"{name} {value}" for name, value in row.items()))
-    is_sound = row["is_complete"] and (len(memory) < 40 or row["memory_growth"] < MOST_GROWTH)
-    return Report(rows=[row], is_sound=is_sound, details={"memory": memory, "said": said})
+    print(told(memory))
+    is_sound = row["is_complete"] and (row["drift"] or 0.0) < MOST_DRIFT
+    details = {"memory": [one.as_dict() for one in memory], "parts": table(memory), "said": said}
+    return Report(rows=[row], is_sound=is_sound, details=details)
 
 
-def watched(words: Sequence[str], log: Path) -> tuple[int | None, float, list[dict[str, float]]]:
+def watched(words: Sequence[str], log: Path) -> tuple[int | None, float, list[Reading]]:
     """Exit code, seconds, and memory of the driver and of everything below it, over time."""
     began_s = time.monotonic()
     driver = Driver.start(words, log)
     memory = []
     try:
         while (code := driver.wait(EVERY_S)) is None and time.monotonic() - began_s < TIMEOUT_S:
-            pid = driver.process.pid
-            memory.append(
-                {"s": time.monotonic() - began_s, "driver": memory_of_one(pid), "all": memory_of(pid)},
-            )
+            memory.append(read_memory(driver.process.pid, began_s))
         return code, time.monotonic() - began_s, memory
     finally:
         driver.end()
+
+
+def told(memory: Sequence[Reading]) -> str:
+    """Memory by part as lines, for people."""
+    lines = ["proportional memory (PSS), MB: at a quarter of the run, at half, at the end; growth over the second half"]
+    for row in table(memory):
+        sizes = "  ".join(f"{row[name]:8.0f}" for name in ("at a quarter", "at half", "at the end"))
+        grown = "too short to tell" if row["drift"] is None else f"{100 * row['drift']:+.1f} %"
+        lines.append(f"  {row['part']:14}{sizes}  {grown}")
+    return "\n".join(lines)
 
 
 def judged(output: Path, good: Sequence[Path], damaged: Sequence[Path]) -> dict[str, Any]:
@@ -69,12 +79,3 @@ def judged(output: Path, good: Sequence[Path], damaged: Sequence[Path]) -> dict[
         "is_complete": captioned == Counter(good_names) and failed == Counter(damaged_names),
         "wrong": sorted((captioned - Counter(good_names)) + (failed - Counter(damaged_names)))[:10],
     }
-
-
-def growth(memory: Sequence[dict[str, float]]) -> float:
-    """Mean memory in the last quarter of the run over that in the second, less one."""
-    quarter = max(1, len(memory) // 4)
-    early, late = memory[quarter : 2 * quarter], memory[-quarter:]
-    if not early or not late:
-        return 0.0
-    return (sum(one["all"] for one in late) / len(late)) / (sum(one["all"] for one in early) / len(early)) - 1.0

@@ -83,24 +83,6 @@ def title_of(pid: int) -> str:
         return ""
 
 
-def memory_of(pid: int) -> int:
-    """Bytes of memory that a process and all below it have for themselves; shared pages count in parts."""
-    return sum(_memory(one) for one in [pid, *children_of(pid)])
-
-
-def memory_of_one(pid: int) -> int:
-    """The same for the process alone."""
-    return _memory(pid)
-
-
-def _memory(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flashsd_ray.bench.batch.corpus import write_clips
-from flashsd_ray.bench.batch.drivers import Driver, memory_of_one
+from flashsd_ray.bench.batch.drivers import Driver
+from flashsd_ray.bench.batch.memory import proportional_bytes
 from flashsd_ray.bench.report import Report
 
 MOST_BYTES, MOST_START_S = 2**30, 60.0
@@ -78,7 +79,7 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._is_over.wait(0.25):
-            self.num_bytes = max(self.num_bytes, memory_of_one(self._pid))
+            self.num_bytes = max(self.num_bytes, proportional_bytes(self._pid)[0])
 
     def stop(self) -> None:
         self._is_over.set()
