@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -21,6 +23,16 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+        self._words: list[str] = []  # that are being parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What argparse makes of the words; a misspelt option is named before one that is missing for it.
+
+        Raises:
+            UsageError: the words cannot be understood.
+        """
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError with the message and, for a misspelt word, the nearest right one."""
@@ -30,11 +42,19 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         if unknown:
             return f"unknown option {unknown[1]}{_nearest(unknown[1], self._options())}"
+        if message.startswith("the following arguments are required"):
+            misspelt = next((word for word in self._given_options() if word not in self._options()), None)
+            if misspelt:
+                return f"unknown option {misspelt}{_nearest(misspelt, self._options())}"
         verb = re.match(r"argument VERB: invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if verb:
             names = re.findall(r"[\w-]+", verb[2])
             return f"unknown verb {verb[1]!r}{_nearest(verb[1], names)}; known: {', '.join(names)}"
         return message
+
+    def _given_options(self) -> list[str]:
+        words = itertools.takewhile(lambda word: word != "--", self._words)
+        return [word.partition("=")[0] for word in words if word.startswith("--")]
 
     def _options(self) -> list[str]:
         """Every option, those of the verbs included: argparse reports an unknown one where it knows no verb."""

@@ -27,6 +27,9 @@ from flashsd_ray.errors import CheckpointError
         ("caption a.mp4 --format xml", "invalid choice: 'xml'"),
         ("caption a.mp4 --dtype float16", "invalid choice: 'float16'"),
         ("caption a.mp4 --promp x", "did you mean --prompt?"),
+        ("batch videos --ouput out", "unknown option --ouput; did you mean --output?"),
+        ("batch videos --ouput=out", "unknown option --ouput; did you mean --output?"),
+        ("batch videos --lanes 2", "required: --output"),
         ("bench cancel --requets 3", "unknown option --requets; did you mean --requests?"),
     ],
 )
