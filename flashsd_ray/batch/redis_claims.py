@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from flashsd_ray.batch.claims import Claim
 from flashsd_ray.config import StoresConfig
 from flashsd_ray.errors import UnavailableError
-from flashsd_ray.stores.redis_address import parse_address
+from flashsd_ray.stores.redis_address import RedisAddress, parse_address, with_password_of
 from flashsd_ray.stores.redis_connection import Deadline, make_pool
 
 Answer = TypeVar("Answer")
@@ -117,7 +117,7 @@ class RedisClaims:
     def _connected(self) -> tuple[Any, Deadline]:
         if self._redis is None or self._deadline is None:
             self._deadline = Deadline()
-            pool = make_pool(parse_address(self.config.url), self.config, self._deadline)
+            pool = make_pool(_address_of(self.config), self.config, self._deadline)
             self._redis = Redis(connection_pool=pool)
         return self._redis, self._deadline
 
@@ -126,14 +126,20 @@ def open_claims(config: StoresConfig, url: str, corpus: str, lease_s: float) -> 
     """The claims of a new driver, in the Redis at the address; it is alive from now on.
 
     Raises:
-        ConfigError: the address cannot be used.
+        ConfigError: the address, or the file with its password, cannot be used.
         UnavailableError: Redis does not answer.
     """
     settings = replace(config, url=url)
-    parse_address(url)
+    _address_of(settings)
     claims = RedisClaims(settings, corpus, lease_s)
     claims.renew()
     return claims
+
+
+def _address_of(config: StoresConfig) -> RedisAddress:
+    """The ledger's address; its own password, where it has one, comes before that of ``stores.password_file``."""
+    address = parse_address(config.url)
+    return address if address.password is not None else with_password_of(config.password_file, address)
 
 
 def _chunks(unit_ids: Iterable[str]) -> Iterator[list[str]]:

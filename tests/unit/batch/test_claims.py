@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -117,3 +118,18 @@ def test_an_address_of_another_kind_is_refused():
 def test_a_sole_driver_owns_everything():
     assert SoleDriver().claim("a") is Claim.OURS
     assert SoleDriver().waiting(["a"]) == (0, 1)
+
+
+def test_the_password_may_stand_in_a_file(corpus: str, tmp_path: Path):
+    (tmp_path / "password").write_text("open sesame\n")
+    config = StoresConfig(password_file=str(tmp_path / "password"))
+    with RedisServer(password="open sesame") as server:
+        address = server.url.partition("@")[2]
+        assert open_claims(config, f"redis://{address}", corpus, 60.0).claim("a") is Claim.OURS
+        assert open_claims(config, server.url, f"{corpus}-own", 60.0).claim("a") is Claim.OURS
+
+
+def test_a_password_file_that_cannot_be_read_is_named(redis: RedisServer, corpus: str, tmp_path: Path):
+    config = StoresConfig(password_file=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"stores\.password_file"):
+        open_claims(config, redis.url, corpus, 60.0)
