@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ import pyarrow as pa
 from flashsd_ray.batch.claims import Claim, Claims
 from flashsd_ray.batch.parcels import Head, packed, packed_clips
 from flashsd_ray.batch.rows import Clip, Unit
+
+MOST_PEEKED = 1000  # units: as many as are listed within seconds
 
 
 class UnitSource(Protocol):
@@ -102,6 +105,19 @@ def parcels(
             yield packed_clips(_head(unit_id, serial, part, parts, clips), some)
             serial += 1
     yield packed(Head(serial=serial, notes=notes.as_dict()))
+
+
+def may_have_work(source: UnitSource, selection: Selection, rows_per_unit: int) -> bool:
+    """Whether anything is to be done; of a long input only the first units are looked at before that is assumed."""
+    if selection.retried is not None:
+        return bool(selection.retried)
+    places = _places(selection)
+    for unit in islice(source.units(rows_per_unit), MOST_PEEKED):
+        if places.get(unit.index, unit.unit_id) != unit.unit_id or selection.rows_of(unit):
+            return True
+        if unit.index == MOST_PEEKED - 1:
+            return True
+    return False
 
 
 def _head(unit_id: str, serial: int, part: int, parts: Sequence[object], clips: Sequence[Clip]) -> Head:

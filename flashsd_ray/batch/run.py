@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from flashsd_ray.batch.gathering import Gatherer
 from flashsd_ray.batch.job import Job
 from flashsd_ray.batch.parcels import Head
 from flashsd_ray.batch.pipeline import Pass, captioned
-from flashsd_ray.batch.planning import Selection, UnitSource
+from flashsd_ray.batch.planning import Selection, UnitSource, may_have_work
 from flashsd_ray.batch.rows import Clip, Outcome
 from flashsd_ray.batch.tallies import Progress, Summary, Tally
 from flashsd_ray.errors import FlashSDError
@@ -90,6 +90,8 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     _num_repeated: int = 0
     _stopped: str = ""
+    _finished: frozenset[str] | None = None  # units in the output, as they were listed last; None: look again
+    _retried: Mapping[str, frozenset[str]] | None = None  # ids of rows by unit; None: whatever is not in the output
     _seen: dict[str, dict[str, list[Outcome]]] = field(default_factory=dict)  # rows of careful passes, by unit
 
     def __call__(self) -> Summary:
@@ -100,10 +102,36 @@ class Run:
             ConfigError: the input holds other rows than it did when its output was begun.
             UnavailableError: the ledger's Redis does not answer.
         """
-        retried = failed_rows(self.writer) if self.retries_failed else None
-        self.tally.begin(self.job.config.batch.rows_per_unit, list(self.writer.finished()), retried)
+        self._list()
         with _counting(self.source, self.tally), _heartbeat(self.claims, self.job.config.batch.lease_s):
-            self._run(retried)
+            self._run()
+        return self._summary()
+
+    def nothing(self) -> Summary | None:
+        """How the run ends where there is nothing to do, which needs no lane; None where there may be something.
+
+        Raises as the run itself.
+        """
+        self._list()
+        rows_per_unit = self.job.config.batch.rows_per_unit
+        if may_have_work(self.source, self._selection(), rows_per_unit):
+            return None
+        self.claims.release()
+        return self._summary()
+
+    def _list(self) -> None:
+        """What is in the output is known; it is listed once before the first pass."""
+        if self._finished is not None:
+            return
+        self._finished = frozenset(self.writer.finished())
+        self._retried = failed_rows(self.writer, self._finished) if self.retries_failed else None
+        self.tally.begin(self.job.config.batch.rows_per_unit, len(self._finished), self._retried)
+
+    def _selection(self) -> Selection:
+        finished = self._finished if self._finished is not None else frozenset(self.writer.finished())
+        return Selection(finished=finished, retried=self._retried, is_checked=self.is_checked)
+
+    def _summary(self) -> Summary:
         return Summary(
             progress=self.tally.progress(),
             waiting_share=self.tally.waiting_share,
@@ -113,15 +141,15 @@ class Run:
             stopped=self._stopped,
         )
 
-    def _run(self, retried: Mapping[str, frozenset[str]] | None) -> None:
+    def _run(self) -> None:
         num_careful = 0
         while not self._stopped:
-            selection = Selection(
-                finished=frozenset(self.writer.finished()), retried=retried, is_checked=self.is_checked
-            )
-            ended = self._pass(self._work(selection, is_careful=num_careful > 0), retried or {})
-            if retried is not None:
-                retried = {unit_id: rows for unit_id, rows in retried.items() if unit_id not in ended.gatherer.complete}
+            selection = self._selection()
+            self._finished = None  # the next pass looks again
+            ended = self._pass(self._work(selection, is_careful=num_careful > 0), self._retried or {})
+            if self._retried is not None:
+                complete = ended.gatherer.complete
+                self._retried = {unit_id: rows for unit_id, rows in self._retried.items() if unit_id not in complete}
             if not ended.is_complete and not self._stopped:
                 if num_careful:
                     self._remember(ended)
@@ -129,7 +157,7 @@ class Run:
                     self._num_repeated += 1
                     num_careful += 1
                     continue
-                self._bury(retried)
+                self._bury()
             if not self._others_left_some(ended):
                 return
             num_careful = 0
@@ -185,15 +213,15 @@ class Run:
                 by_row.setdefault(outcome.row_id, []).append(outcome)
             self._seen.setdefault(unit_id, {}).update(by_row)
 
-    def _bury(self, retried: Mapping[str, frozenset[str]] | None) -> None:
+    def _bury(self) -> None:
         """Rows that came out of no careful pass are error rows."""
-        selection = Selection(finished=frozenset(self.writer.finished()), retried=retried)
+        selection, retried = self._selection(), self._retried or {}
         for unit in self.source.units(self.job.config.batch.rows_per_unit):
             clips = selection.rows_of(unit)
             if clips and self.claims.claim(unit.unit_id) is Claim.OURS:
                 seen = self._seen.pop(unit.unit_id, {})
                 outcomes = [one for clip in clips for one in seen.get(clip.row_id) or [self._died(clip)]]
-                self._write(unit.unit_id, len(clips), outcomes, (retried or {}).get(unit.unit_id))
+                self._write(unit.unit_id, len(clips), outcomes, retried.get(unit.unit_id))
 
     def _died(self, clip: Clip) -> Outcome:
         number = self.job.config.batch.max_attempts
@@ -220,10 +248,10 @@ class Run:
         return False
 
 
-def failed_rows(writer: UnitWriter) -> dict[str, frozenset[str]]:
+def failed_rows(writer: UnitWriter, finished: Iterable[str]) -> dict[str, frozenset[str]]:
     """Ids of the rows with an error, by unit."""
     found = {}
-    for unit_id in writer.finished():
+    for unit_id in finished:
         failed = frozenset(outcome.row_id for outcome in writer.read(unit_id) if outcome.error)
         if failed:
             found[unit_id] = failed

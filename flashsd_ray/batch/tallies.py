@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,10 +68,10 @@ class Tally:
     def __post_init__(self) -> None:
         self.began_s = self.clock()
 
-    def begin(self, rows_per_unit: int, finished: Sequence[str], retried: Mapping[str, frozenset[str]] | None) -> None:
-        """The run begins with these units in the output; where rows are retried, all there are to do are known."""
+    def begin(self, rows_per_unit: int, num_finished: int, retried: Mapping[str, frozenset[str]] | None) -> None:
+        """The run begins with so many units in the output; where rows are retried, all there are to do are known."""
         if retried is None:
-            self.num_before = rows_per_unit * len(finished)
+            self.num_before = rows_per_unit * num_finished
         else:
             self.total_rows = sum(len(rows) for rows in retried.values())
 

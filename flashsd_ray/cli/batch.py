@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flashsd_ray.batch.inputs import Corpus
     from flashsd_ray.batch.job import Job
     from flashsd_ray.batch.outputs import Writer
+    from flashsd_ray.batch.run import Run
     from flashsd_ray.batch.tallies import Summary
 
 HELP = "caption a corpus: directories, manifests or shards, on this machine or a cluster"
@@ -207,7 +208,6 @@ def _estimated(arguments: argparse.Namespace, job: Job, source: Corpus) -> str:
 def _caption(arguments: argparse.Namespace, job: Job, source: Corpus) -> int:
     from flashsd_ray.batch.begun import begin, corpus_id, settings_of
     from flashsd_ray.batch.claims import SoleDriver
-    from flashsd_ray.batch.cluster import connected
     from flashsd_ray.batch.outputs import Writer
     from flashsd_ray.batch.run import Run
     from flashsd_ray.cli.batch_progress import ProgressBar, told
@@ -222,8 +222,8 @@ def _caption(arguments: argparse.Namespace, job: Job, source: Corpus) -> int:
 
         corpus = corpus_id(arguments.output, settings)
         claims = open_claims(job.config.stores, arguments.ledger, corpus, job.config.batch.lease_s)
-    with connected(job.config, arguments.address), ProgressBar() as bar:
-        summary = Run(
+    with ProgressBar() as bar:
+        work = Run(
             job=job,
             source=source,
             writer=writer,
@@ -232,10 +232,18 @@ def _caption(arguments: argparse.Namespace, job: Job, source: Corpus) -> int:
             max_errors=arguments.max_errors,
             retries_failed=arguments.retry_failed,
             is_checked=not arguments.force,
-        )()
+        )
+        summary = work.nothing() or _with_ray(work, arguments.address)
     report = "" if arguments.no_report else _report(writer, source, settings, summary)
     print(told(summary, arguments.output, report))
     return DIFFERENT if summary.stopped or summary.progress.num_errors else DONE
+
+
+def _with_ray(work: Run, address: str | None) -> Summary:
+    from flashsd_ray.batch.cluster import connected
+
+    with connected(work.job.config, address):
+        return work()
 
 
 def _report(writer: Writer, source: Corpus, settings: dict[str, Any], summary: Summary) -> str:

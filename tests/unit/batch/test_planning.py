@@ -8,10 +8,11 @@ from itertools import islice
 
 import pytest
 
+from flashsd_ray.batch import planning
 from flashsd_ray.batch.claims import Claim, Claims, SoleDriver
 from flashsd_ray.batch.gathering import Gatherer
 from flashsd_ray.batch.parcels import clips_in, head_of
-from flashsd_ray.batch.planning import Selection, parcels
+from flashsd_ray.batch.planning import Selection, may_have_work, parcels
 from flashsd_ray.batch.rows import Clip, Outcome, Unit
 
 
@@ -137,3 +138,24 @@ def test_a_unit_that_lacks_a_parcel_does_not_come_out_and_shows_in_the_checksum(
     assert gatherer.checksum != head_of(end).notes["checksum"]
     (left,) = gatherer.whole_clips().values()
     assert [outcome.row_id for outcome in left] == ["row-2", "row-3", "row-4"]
+
+
+def test_there_is_work_where_a_unit_is_missing_or_another_one_stands_in_its_place():
+    units = [unit.unit_id for unit in Rows(9).units(3)]
+    assert may_have_work(Rows(9), Selection(), 3)
+    assert may_have_work(Rows(9), Selection(finished=frozenset(units[:2])), 3)
+    assert may_have_work(Rows(9, "other"), Selection(finished=frozenset(units)), 3)
+    assert not may_have_work(Rows(9), Selection(finished=frozenset(units)), 3)
+    assert not may_have_work(Rows(0), Selection(), 3)
+
+
+def test_where_rows_are_retried_they_are_the_work():
+    assert not may_have_work(Rows(9), Selection(retried={}), 3)
+    assert may_have_work(Rows(9), Selection(retried={"00000000-ab": frozenset({"row-1"})}), 3)
+
+
+def test_a_long_input_is_not_listed_to_its_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(planning, "MOST_PEEKED", 2)
+    rows = Rows(100)
+    assert may_have_work(rows, Selection(finished=frozenset(unit.unit_id for unit in Rows(100).units(3))), 3)
+    assert rows.listed == 6
