@@ -6,11 +6,15 @@ cached key is read once. On a CPU in bfloat16 this is several times faster than 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 MASKED = float("-inf")
 MAX_SCORES = 2**24  # of one product: a long prompt is attended to in pieces of at most 64 MiB of scores
+# Of a prompt: fewer start more products, more multiply more of what is hidden. The CPU's is measured (docs/log.md).
+TILE_ROWS = {"cpu": 128, "cuda": 1024}
 
 
 def grouped_attention(
@@ -63,6 +67,46 @@ def _attend(
     mixed = torch.bmm(weights, values)
     mixed = mixed.view(kv_heads, batch, group, rows, width).permute(1, 3, 0, 2, 4)
     return mixed.reshape(batch, rows, heads * width).to(query.dtype)
+
+
+def prompt_attention(
+    query: Tensor,  # [R, H, Dh], consecutive rows of one prompt
+    keys: Tensor,  # [Hkv, L, Dh], L at least start + R
+    values: Tensor,  # [Hkv, L, Dh]
+    start: int,  # position of the first row
+    scale: float,
+) -> Tensor:  # [R, H * Dh]
+    """Each row holds the softmax-weighted sum of the values up to its own position.
+
+    Keys that a tile of rows does not see are left out of its products, which halves them for a prompt that begins here.
+    Tiles end at fixed positions, and products are of the dtype of the cache: there are rows enough for that to be fast
+    on a CPU, and in bfloat16 a row has the same bits in whatever pieces its prompt comes (docs/log.md).
+    """
+    rows, heads, width = query.shape
+    kv_heads = len(keys)
+    group = heads // kv_heads
+    folded = (query * scale).view(rows, kv_heads, group, width).transpose(0, 1).reshape(kv_heads, rows * group, width)
+    tile = max(1, min(TILE_ROWS.get(query.device.type, 1024), MAX_SCORES // (heads * (start + rows))))
+    later = _later(tile, query.device)
+    parts = []
+    first = 0
+    while first < rows:
+        stop = min(rows, first + tile - (start + first) % tile)
+        seen = start + stop
+        scores = torch.bmm(folded[:, first * group : stop * group], keys[:, :seen].transpose(1, 2)).float()
+        own = scores.view(kv_heads, stop - first, group, seen)[..., start + first :]
+        own.add_(later[: stop - first, None, : stop - first])
+        parts.append(torch.bmm(torch.softmax(scores, dim=-1).to(values.dtype), values[:, :seen]))
+        first = stop
+    mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return mixed.view(kv_heads, rows, group * width).transpose(0, 1).reshape(rows, heads * width).to(query.dtype)
+
+
+@lru_cache(maxsize=8)
+def _later(rows: int, device: torch.device) -> Tensor:  # [R, R] float32
+    """What hides later rows of a tile from earlier ones."""
+    with torch.inference_mode(False):  # it outlives the call
+        return causal_bias(torch.zeros(1, dtype=torch.int64, device=device), rows, rows)[0]
 
 
 def causal_bias(

@@ -9,7 +9,7 @@ decoders that share Llama's layout: RMSNorm, grouped-query attention with rotary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashsd_ray.errors import CheckpointError
-from flashsd_ray.models.attention import causal_bias, grouped_attention, rotate, signed
+from flashsd_ray.models.attention import causal_bias, grouped_attention, prompt_attention, rotate, signed
 from flashsd_ray.models.kv_cache import KVCache
-from flashsd_ray.models.linear import FixedLinear
+from flashsd_ray.models.linear import FixedLinear, usual_rows
 
 FIRST_ROTARY_ROWS = 1024  # the table doubles when a longer sequence comes
 
@@ -48,6 +48,8 @@ class RowGroup:
     keys: Tensor | slice  # what KVCache.read takes
     length: int  # L, keys of each sequence
     first_positions: Tensor | None  # [B] int64, of each sequence's first row; None: every row sees every key
+    prompt_start: int | None = None  # position of the first row of a piece of one prompt; None: no rows of a prompt
+    num_read: int | None = None  # its last rows of which anybody reads what comes out of the last layer; None: all
 
     @property
     def stop(self) -> int:
@@ -55,13 +57,25 @@ class RowGroup:
         return self.start + self.batch * self.rows
 
     def bias(self) -> Tensor | None:  # [B, R, L] float32
-        """What hides later keys from earlier rows."""
+        """What hides later keys from earlier rows; a prompt hides them by itself."""
         return None if self.first_positions is None else causal_bias(self.first_positions, self.rows, self.length)
+
+    def read_part(self, start: int) -> RowGroup:
+        """The rows that are read, as a group that begins at the flat row ``start``."""
+        if self.num_read is None:
+            return replace(self, start=start)
+        skipped = self.rows - self.num_read
+        first = None if self.prompt_start is None else self.prompt_start + skipped
+        return replace(self, start=start, rows=self.num_read, prompt_start=first)
+
+    def read_rows(self) -> range:
+        """The flat rows that are read."""
+        return range(self.start if self.num_read is None else self.stop - self.num_read, self.stop)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlatBatch:
-    """Rows of many sequences, one after the other, and where each belongs."""
+    """Rows of many sequences, one after the other, and where each belongs; those behind the last group are padding."""
 
     embeddings: Tensor  # [m, D]
     cos: Tensor  # [m, Dh]
@@ -75,7 +89,7 @@ class FlatBatch:
 class DecoderOutput:
     """What one forward leaves behind."""
 
-    hidden: Tensor  # [m, D], after the final norm: the input of the language-model head
+    hidden: Tensor  # [n, D], of the rows that are read, after the final norm: the input of the language-model head
     taps: Tensor | None  # [m, M * D]
 
 
@@ -123,6 +137,10 @@ class Decoder:
         """Where the weights are."""
         return self.embedding.device
 
+    def usual_rows(self, num_rows: int) -> int:
+        """How many rows a batch of so many should be padded to."""
+        return num_rows if self._head.packed is None else usual_rows(num_rows)
+
     def new_cache(self, num_rows: int, tap_width: int = 0) -> KVCache:
         """An empty cache of the right shape."""
         return KVCache(
@@ -158,10 +176,18 @@ class Decoder:
         """
         cos, signed_sin = batch.cos[:, None], signed(batch.sin)[:, None]
         biases = [group.bias() for group in batch.groups]
+        read = _Reading.of(batch, self.num_layers)
         hidden = batch.embeddings
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
-            hidden = self._attend(index, layer, hidden, cos, signed_sin, batch, biases, cache)
+            query = self._cache_rows(index, layer, hidden, cos, signed_sin, batch, cache)
+            groups: Sequence[RowGroup] = batch.groups
+            if read is not None and index == self.num_layers - 1:
+                hidden, query, groups = hidden.index_select(0, read.rows), query.index_select(0, read.rows), read.groups
+                if not len(hidden):
+                    break
+            mixed = self._attend(index, query, groups, biases, cache)
+            hidden = self._added(hidden, layer.out, mixed)
             hidden = self._feed_forward(layer, hidden)
             if index < len(batch.deepstack):
                 rows, added = batch.deepstack[index]
@@ -176,7 +202,7 @@ class Decoder:
         """The head applied to hidden rows: [m, D] -> [m, V]."""
         return self._head(hidden)
 
-    def _attend(
+    def _cache_rows(
         self,
         index: int,
         layer: LayerWeights,
@@ -184,9 +210,9 @@ class Decoder:
         cos: Tensor,
         signed_sin: Tensor,
         batch: FlatBatch,
-        biases: Sequence[Tensor | None],  # of the batch's groups
         cache: KVCache,
-    ) -> Tensor:
+    ) -> Tensor:  # [m, H, Dh]
+        """Keys and values of all rows are in the cache; returns their queries."""
         normed = F.rms_norm(hidden, (self.hidden_size,), layer.input_norm, self.norm_eps)
         heads = layer.qkv(normed).view(len(hidden), -1, self.head_dim)
         turning, values = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1)
@@ -195,18 +221,34 @@ class Decoder:
             query = F.rms_norm(query, (self.head_dim,), layer.query_norm, self.norm_eps)
             keys = F.rms_norm(keys, (self.head_dim,), layer.key_norm, self.norm_eps)
             turning = torch.cat((query, keys), dim=1)
-        query, keys = rotate(turning, cos, signed_sin).split((self.num_heads, self.num_kv_heads), dim=1)
-        cache.write(index, batch.cache_rows, keys, values)
+        turned = rotate(turning, cos, signed_sin)
+        cache.write(index, batch.cache_rows, turned[:, self.num_heads :], values)
+        return turned[:, : self.num_heads]
+
+    def _attend(
+        self,
+        index: int,
+        query: Tensor,  # [m, H, Dh]
+        groups: Sequence[RowGroup],
+        biases: Sequence[Tensor | None],  # of the groups
+        cache: KVCache,
+    ) -> Tensor:  # [m, H * Dh]
         parts = [
             self._attend_group(index, query, group, bias, cache)
-            for group, bias in zip(batch.groups, biases, strict=True)
+            for group, bias in zip(groups, biases, strict=True)
+            if group.rows
         ]
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return self._added(hidden, layer.out, mixed)
+        padding = len(query) - (groups[-1].stop if groups else 0)
+        if padding:
+            parts.append(query.new_zeros(padding, self.num_heads * self.head_dim))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _attend_group(self, index: int, query: Tensor, group: RowGroup, bias: Tensor | None, cache: KVCache) -> Tensor:
         keys, values = cache.read(index, group.keys, group.batch)
-        rows = query[group.start : group.stop].view(group.batch, group.rows, self.num_heads, self.head_dim)
+        rows = query[group.start : group.stop]
+        if group.prompt_start is not None:
+            return prompt_attention(rows, keys[:, 0], values[:, 0], group.prompt_start, self.scale)
+        rows = rows.view(group.batch, group.rows, self.num_heads, self.head_dim)
         return grouped_attention(rows, keys, values, bias, self.scale).view(group.batch * group.rows, -1)
 
     def _feed_forward(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
@@ -217,6 +259,25 @@ class Decoder:
     def _added(self, hidden: Tensor, linear: FixedLinear, rows: Tensor) -> Tensor:
         """What a part of a layer adds to the residual stream; ranks that hold parts of ``linear`` meet here."""
         return linear.plus(hidden, rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """The rows whose output somebody reads: the last layer has nothing to do for the others but keep keys and values."""
+
+    rows: Tensor  # [n] int64
+    groups: list[RowGroup]  # of these rows alone
+
+    @classmethod
+    def of(cls, batch: FlatBatch, num_layers: int) -> _Reading | None:
+        """None where all rows are read."""
+        if all(group.num_read is None for group in batch.groups) or len(batch.deepstack) >= num_layers:
+            return None
+        groups: list[RowGroup] = []
+        for group in batch.groups:
+            groups.append(group.read_part(groups[-1].stop if groups else 0))
+        rows = [row for group in batch.groups for row in group.read_rows()]
+        return cls(torch.tensor(rows, dtype=torch.int64, device=batch.cache_rows.device), groups)
 
 
 def _check_supported(config: Any, layer: Any) -> None:

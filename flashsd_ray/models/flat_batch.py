@@ -82,6 +82,7 @@ def flatten(
     filling: Sequence[Span],  # pieces of prompts, each on its own
     decoder: Decoder,
     cache: KVCache,
+    num_read: Sequence[int] | None = None,  # of each piece, the last rows that are judged; None: all rows are read
 ) -> tuple[FlatBatch, list[int]]:
     """The batch, and the first flat row of every span (decoding ones first)."""
     rows = _Rows()
@@ -90,9 +91,10 @@ def flatten(
         width = max(len(span) for span in decoding)
         firsts = [index * width for index in range(len(decoding))]
         _add_decoding(rows, decoding, width, decoder, cache)
-    for span in filling:
+    for index, span in enumerate(filling):
         firsts.append(rows.count)
-        _add_filling(rows, span, decoder, cache)
+        _add_filling(rows, span, decoder, cache, None if num_read is None else num_read[index])
+    _add_padding(rows, decoder)
     batch = FlatBatch(
         embeddings=_joined(rows.embeddings),
         cos=_joined(rows.cos),
@@ -133,7 +135,18 @@ def _add_decoding(rows: _Rows, spans: Sequence[Span], width: int, decoder: Decod
     )
 
 
-def _add_filling(rows: _Rows, span: Span, decoder: Decoder, cache: KVCache) -> None:
+def _add_padding(rows: _Rows, decoder: Decoder) -> None:
+    """The number of rows is one that comes often, where the first product of every number costs more than the product."""
+    count = rows.count
+    missing_rows = decoder.usual_rows(count) - count
+    if missing_rows:
+        rows.embeddings.append(rows.embeddings[0].new_zeros(missing_rows, rows.embeddings[0].shape[1]))
+        rows.cos.append(rows.cos[0].new_zeros(missing_rows, rows.cos[0].shape[1]))
+        rows.sin.append(rows.sin[0].new_zeros(missing_rows, rows.sin[0].shape[1]))
+        rows.cache_rows.append(rows.cache_rows[0].new_zeros(missing_rows))  # row 0, which nobody reads
+
+
+def _add_filling(rows: _Rows, span: Span, decoder: Decoder, cache: KVCache, num_read: int | None) -> None:
     request, first = span.request, rows.count
     prompt = slice(span.start, span.start + span.prompt_rows)
     rows.embeddings.append(request.prompt.embeddings[prompt].to(decoder.device, decoder.dtype))
@@ -147,7 +160,6 @@ def _add_filling(rows: _Rows, span: Span, decoder: Decoder, cache: KVCache) -> N
         rows.cos.append(cos)
         rows.sin.append(sin)
     rows.cache_rows.append(request.sequence.rows[span.start : span.stop])
-    start = torch.tensor([span.start], device=decoder.device)
     rows.groups.append(
         RowGroup(
             start=first,
@@ -155,7 +167,9 @@ def _add_filling(rows: _Rows, span: Span, decoder: Decoder, cache: KVCache) -> N
             rows=len(span),
             keys=cache.select([request.sequence], span.stop),
             length=span.stop,
-            first_positions=start,
+            first_positions=None,
+            prompt_start=span.start,
+            num_read=num_read,
         )
     )
     if request.prompt.deepstack:

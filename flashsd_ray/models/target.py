@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.errors import InvalidRequestError, ProtocolError, StaleBlockError, UnknownRequestError
-from flashsd_ray.models.decoder import Decoder
+from flashsd_ray.models.decoder import Decoder, FlatBatch
 from flashsd_ray.models.flat_batch import OpenRequest, Span, flatten, missing
 from flashsd_ray.models.kv_cache import BLOCK_ROWS, KVCache
 from flashsd_ray.models.logprobs import token_logprobs
@@ -137,7 +137,9 @@ class LocalTarget:
         work = sorted(work, key=lambda item: item[1].prompt_rows > 0)
         decoding = [span for _, span in work if span.prompt_rows == 0]
         filling = [span for _, span in work if span.prompt_rows > 0] + fills
-        batch, firsts = flatten(decoding, filling, self.decoder, self.cache)
+        widths = [len(block.token_ids) + 1 for block, _ in work]
+        reads = self._reads(filling, [*widths[len(decoding) :], *(0 for _ in fills)])
+        batch, firsts = flatten(decoding, filling, self.decoder, self.cache, reads)
         output = self.decoder.forward(batch, self.cache, self._taps.layers if self._taps else ())
         fused = self._taps.fuse(output.taps) if self._taps and output.taps is not None else None
         if fused is not None and filling:
@@ -145,32 +147,37 @@ class LocalTarget:
         for span in (*decoding, *filling):
             span.request.sequence.length = span.stop
         # The taps of an accepted draft's row say what follows it, so verdicts carry those of the anchor and behind.
-        judged = firsts[: len(work)]
-        anchors = [
-            first + len(span) - len(block.token_ids) - 1 for first, (block, span) in zip(judged, work, strict=True)
-        ]
-        outcomes = self._judge(output.hidden, work, anchors)
+        judged = zip(firsts[: len(work)], widths, work, strict=True)
+        anchors = [first + len(span) - width for first, width, (_, span) in judged]
+        rows = _rows_read(batch, anchors, widths)
+        outcomes = self._judge(output.hidden, work, rows)
         return [
             self._commit(block, span.request, judgement, logprobs, None if fused is None else fused[anchor:])
             for (block, span), anchor, (judgement, logprobs) in zip(work, anchors, outcomes, strict=True)
         ]
 
+    def _reads(self, filling: Sequence[Span], widths: Sequence[int]) -> Sequence[int] | None:
+        """Of each piece of a prompt, how many rows are read after the last layer; None: somebody reads them all."""
+        num_layers = self.decoder.num_layers
+        is_tapped = self._taps is not None and num_layers in self._taps.layers
+        is_deep = any(len(span.request.prompt.deepstack) >= num_layers for span in filling)
+        return None if is_tapped or is_deep or not filling else widths
+
     def _judge(
         self,
         hidden: Tensor,  # [m, D]
         work: list[tuple[DraftBlock, Span]],
-        anchors: list[int],  # flat row of each block's anchor
+        rows: list[int],  # of ``hidden``, anchor and drafts of one block after the other
     ) -> list[tuple[Judgement, tuple[TokenLogprob, ...]]]:
-        widths = [len(block.token_ids) + 1 for block, _ in work]
-        rows = [anchor + offset for anchor, width in zip(anchors, widths, strict=True) for offset in range(width)]
         if not rows:
             return []
-        if len(rows) < len(hidden):
-            hidden = hidden.index_select(0, torch.tensor(rows, device=hidden.device))
+        padding = self.decoder.usual_rows(len(rows)) - len(rows)
+        if rows != list(range(len(hidden))):
+            hidden = hidden.index_select(0, torch.tensor(rows + rows[:1] * padding, device=hidden.device))
         samplings = [span.request.sampling for _, span in work]
-        logits = self.decoder.logits(hidden)
+        logits = self.decoder.logits(hidden)[: len(rows)]
         judgements = judge_blocks(logits, [block for block, _ in work], samplings, self._rule)
-        firsts = accumulate(widths, initial=0)
+        firsts = accumulate((len(block.token_ids) + 1 for block, _ in work), initial=0)
         return [
             (judgement, () if num_top is None else token_logprobs(logits[first:], judgement.token_ids, num_top))
             for judgement, first, num_top in zip(judgements, firsts, (s.logprobs for s in samplings), strict=False)
@@ -205,6 +212,19 @@ class LocalTarget:
             logprobs=logprobs,
         )
         return request.last_verdict
+
+
+def _rows_read(
+    batch: FlatBatch,
+    anchors: Sequence[int],  # flat row of each block's anchor
+    widths: Sequence[int],
+) -> list[int]:
+    """Where the rows of every block are in what came out of the last layer."""
+    place_of: dict[int, int] = {}
+    if any(group.num_read is not None for group in batch.groups):
+        place_of = {row: place for place, row in enumerate(row for group in batch.groups for row in group.read_rows())}
+    rows = [anchor + offset for anchor, width in zip(anchors, widths, strict=True) for offset in range(width)]
+    return [place_of[row] for row in rows] if place_of else rows
 
 
 def prefix_digests(prompt: EncodedPrompt) -> tuple[str, ...]:

@@ -199,6 +199,8 @@ def _shape_of(group: RowGroup) -> GroupShape:
         length=group.length,
         first_row=group.keys.start if isinstance(group.keys, slice) else None,
         is_masked=group.first_positions is not None,
+        prompt_start=group.prompt_start,
+        num_read=group.num_read,
     )
 
 
@@ -232,6 +234,8 @@ def _groups(shapes: Sequence[GroupShape], places: Iterator[Tensor]) -> list[RowG
                 keys=next(places) if first is None else slice(first, first + shape.length),
                 length=shape.length,
                 first_positions=next(places) if shape.is_masked else None,
+                prompt_start=shape.prompt_start,
+                num_read=shape.num_read,
             )
         )
     return groups

@@ -44,6 +44,8 @@ class GroupShape:
     length: int
     first_row: int | None  # where its keys are one run of cache rows; None: their rows follow
     is_masked: bool  # whether first positions follow
+    prompt_start: int | None = None
+    num_read: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from flashsd_ray.models import attention
-from flashsd_ray.models.attention import causal_bias, grouped_attention, rotate, signed
+from flashsd_ray.models.attention import causal_bias, grouped_attention, prompt_attention, rotate, signed
 
 
 def textbook(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -43,6 +45,40 @@ def test_pieces_of_a_long_prompt_join_to_the_whole(monkeypatch: pytest.MonkeyPat
     whole = grouped_attention(query, keys, values, bias, 0.3)
     monkeypatch.setattr(attention, "MAX_SCORES", 7 * 6 * 40)
     torch.testing.assert_close(grouped_attention(query, keys, values, bias, 0.3), whole)
+
+
+def prompt_case(dtype: torch.dtype, length: int = 37) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(5)
+    return (
+        torch.randn(length, 6, 8).to(dtype),
+        torch.randn(3, length, 8).to(dtype),
+        torch.randn(3, length, 8).to(dtype),
+    )
+
+
+@pytest.mark.parametrize("tile", [1, 4, 16, 64])
+@pytest.mark.parametrize("start", [0, 5, 16])
+def test_a_prompt_equals_the_textbook_whatever_its_tiles(
+    tile: int, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(attention.TILE_ROWS, "cpu", tile)
+    query, keys, values = prompt_case(torch.float32)
+    bias = causal_bias(torch.tensor([start]), len(query) - start, len(query))
+    expected = textbook(query[None, start:], keys[:, None], values[:, None], bias, 0.3)[0]
+    mixed = prompt_attention(query[start:], keys, values, start, 0.3)
+    torch.testing.assert_close(mixed.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_prompt_in_pieces_has_the_bits_of_the_whole_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention.TILE_ROWS, "cpu", 8)
+    query, keys, values = prompt_case(torch.bfloat16)
+    whole = prompt_attention(query, keys, values, 0, 0.25)
+    for cuts in ([0, 37], [0, 1, 37], [0, 8, 9, 24, 37], [0, 30, 36, 37]):
+        parts = [
+            prompt_attention(query[start:stop], keys[:, :stop], values[:, :stop], start, 0.25)
+            for start, stop in itertools.pairwise(cuts)
+        ]
+        assert torch.equal(torch.cat(parts), whole)
 
 
 def test_causal_bias_hides_exactly_the_future() -> None:

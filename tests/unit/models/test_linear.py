@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flashsd_ray.models.linear import FixedLinear, can_pack
+from flashsd_ray.models.linear import FixedLinear, can_pack, usual_rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -32,3 +32,20 @@ def test_a_packed_row_does_not_depend_on_its_neighbours(outputs: int, inputs: in
     alone = torch.cat([linear(rows[index : index + 1]) for index in range(len(rows))])
     for count in (2, 9, 17, 64):
         assert torch.equal(linear(rows[:count]), alone[:count])
+
+
+@pytest.mark.parametrize("count", [1, 5, 16, 17, 33, 61])
+def test_padding_to_a_usual_number_of_rows_does_not_show(count: int) -> None:
+    torch.manual_seed(3)
+    linear = FixedLinear((torch.randn(96, 64) / 8).bfloat16())
+    rows, residual = torch.randn(count, 64).bfloat16(), torch.randn(count, 96).bfloat16()
+    expected = F.linear(rows.double(), linear.weight.double())
+    torch.testing.assert_close(linear(rows).double(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(linear.plus(residual, rows).double(), expected + residual.double(), atol=1e-1, rtol=1e-1)
+
+
+def test_usual_numbers_are_few_and_near() -> None:
+    usual = [usual_rows(count) for count in range(1, 1025)]
+    assert all(count <= number <= 1.125 * count for count, number in enumerate(usual, start=1))
+    assert len(set(usual)) == 15 + 8 * 6 + 1
+    assert [usual_rows(number) for number in usual] == usual
