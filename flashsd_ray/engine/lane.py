@@ -63,6 +63,7 @@ class Lane:
         *,
         eos_token_ids: Iterable[int] = (),
         detokenize: Detokenize | None = None,
+        prompts_apart: bool = False,  # whether prompts have a forward of their own beside that of drafts
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._encoder = encoder
@@ -71,6 +72,7 @@ class Lane:
         self._config = config
         self._eos_token_ids = tuple(eos_token_ids)
         self._detokenize = detokenize
+        self._prompts_apart = prompts_apart
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._running: dict[str, Running] = {}
@@ -195,15 +197,17 @@ class Lane:
         collected_s = self._clock()
         members = self._turns.level(cohort)
         plan = plan_round([running.standing for running in members], self._config.scheduling.prefill_rows)
-        judged = [self._running[request_id] for request_id in plan.verify]
+        chosen = [self._running[request_id] for request_id in plan.verify]
+        decoding = [running for running in chosen if running.standing.missing <= 1]
+        judged = decoding + [running for running in chosen if running.standing.missing > 1]
         blocks = [running.block for running in judged]
-        has_prefill = bool(plan.fill) or any(running.standing.missing > 1 for running in judged)
         fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
-        verdicts = self._target.verify(blocks, fills)
+        verdicts, alone_s = self._verify(blocks, len(decoding), fills)
         verified_s = self._clock()
         times = {"verify": verified_s - collected_s, "draft": order_s + collected_s - began_s}
-        if not has_prefill:
-            self._observe_costs(num_asked, num_drafted, blocks, verdicts, times)
+        if alone_s is not None:
+            known = times | {"verify": alone_s}
+            self._observe_costs(num_asked, num_drafted, blocks[: len(decoding)], verdicts[: len(decoding)], known)
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -217,6 +221,23 @@ class Lane:
         chunks = [self._account(*one, times) for one in rounds]
         self._worked_s += ended_s - verified_s
         return ended + chunks
+
+    def _verify(
+        self,
+        blocks: list[DraftBlock],
+        num_decoding: int,  # of the blocks; the others bring their prompts along
+        fills: list[Fill],
+    ) -> tuple[list[Verdict], float | None]:
+        """The verdicts; and what those of decoding requests took by themselves, where that is known."""
+        began_s = self._clock()
+        has_prompts = bool(fills) or num_decoding < len(blocks)
+        if has_prompts and not (self._prompts_apart and num_decoding):
+            return self._target.verify(blocks, fills), None
+        verdicts = self._target.verify(blocks[:num_decoding])
+        alone_s = self._clock() - began_s
+        if has_prompts:
+            verdicts = [*verdicts, *self._target.verify(blocks[num_decoding:], fills)]
+        return verdicts, alone_s
 
     def _collect(self, cohort: Cohort) -> tuple[int, int, float]:
         """Members of the cohort have their blocks; returns tokens asked for, tokens drafted, and what ordering took."""

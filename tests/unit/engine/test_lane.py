@@ -46,10 +46,13 @@ def noise(history: tuple[int, ...], length: int) -> list[int]:
     return [int(LOGITS(history).argmax()) if sum(history) % 3 else 2] + [(len(history) + i) % 5 for i in range(length)]
 
 
-def new_lane(target: TableTarget, **scheduling: int) -> Lane:
+def new_lane(target: TableTarget, *, prompts_apart: bool = False, **scheduling: int) -> Lane:
     limits = SchedulingConfig(**{"max_running": 3, "max_waiting": 5, "prefill_rows": 4, **scheduling})
     config = Config(scheduling=limits, speculation=SpeculationConfig(draft_length=3))
-    return Lane(LetterEncoder(), target, ScriptDrafter(noise, 4), config, eos_token_ids=(EOS,), clock=Clock())
+    drafter, clock = ScriptDrafter(noise, 4), Clock()
+    return Lane(
+        LetterEncoder(), target, drafter, config, eos_token_ids=(EOS,), prompts_apart=prompts_apart, clock=clock
+    )
 
 
 def expected(request: CaptionRequest) -> tuple[int, ...]:
@@ -140,6 +143,32 @@ class LaneMachine(RuleBasedStateMachine):
 
 TestLane = LaneMachine.TestCase
 TestLane.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class PromptsApart(LaneMachine):
+    """The same where prompts have a forward of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = new_lane(self.target, prompts_apart=True)
+
+
+TestPromptsApart = PromptsApart.TestCase
+TestPromptsApart.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize(("apart", "num_learned"), [(True, 2), (False, 1)])
+def test_what_drafts_cost_is_learned_beside_prompts_only_where_these_are_apart(apart: bool, num_learned: int) -> None:
+    lane = new_lane(TableTarget(LOGITS), prompts_apart=apart)
+    seen: list[int] = []
+    lane._observe_costs = lambda num_asked, *_: seen.append(num_asked)  # type: ignore[method-assign]
+    endless = SamplingParams(max_new_tokens=40, ignore_eos=True)
+    lane.submit(CaptionRequest(request_id="a", prompt="ab", sampling=endless))
+    for _ in range(2):
+        lane.step()  # its prompt, then drafts
+    lane.submit(CaptionRequest(request_id="b", prompt="ab", sampling=endless))
+    lane.step()  # drafts of one, the prompt of the other
+    assert len(seen) == num_learned
 
 
 def test_limits_are_named_in_the_refusal() -> None:
