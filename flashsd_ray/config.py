@@ -500,6 +500,18 @@ class BatchConfig:
     remembered_answers: int = field(
         default=10_000, metadata={"help": "answers that a lane keeps for rows with the same content"}
     )
+    latent_bytes: int = field(
+        default=128 * 2**20,
+        metadata={
+            "help": "memory of a lane for encoded frames, in place of stores.latent_bytes: a corpus has few twice"
+        },
+    )
+    prepared_products: int = field(
+        default=512,
+        metadata={
+            "help": "products of matrices that a lane's CPU library keeps prepared, 0.6 MB each; it would keep 1024"
+        },
+    )
     lease_s: float = field(
         default=30.0, metadata={"help": "units of a driver that is silent for so long go to another one"}
     )

@@ -56,6 +56,7 @@ class IdleClock:
         self._clock = clock
         self._num_open = 0
         self._changed_s: float | None = None
+        self.began_s = 0.0  # Unix time of the first request
         self.busy_s = 0.0
         self.idle_s = 0.0
 
@@ -68,6 +69,8 @@ class IdleClock:
                 self.busy_s += passed_s
             else:
                 self.idle_s += passed_s
+        else:
+            self.began_s = time.time()
         self._changed_s = now_s
         self._num_open += 1
 

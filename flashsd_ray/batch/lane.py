@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEYOND_HELP = 70  # exit status
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's own, and torch's before it
 
 
 class LaneWorker:
@@ -32,12 +33,15 @@ class LaneWorker:
 
     def __init__(self, job: Job) -> None:
         """Raises CheckpointError when the target or the drafter cannot be loaded."""
+        for name in KERNEL_CACHES:  # read when torch is loaded, which is now
+            os.environ.setdefault(name, str(job.config.batch.prepared_products))
         from flashsd_ray.engine.local import Engine
+        from flashsd_ray.models.visual_cache import MemoryVisualCache
 
         self._worker_id = uuid.uuid4().hex[:8]
         log_as(job.config.telemetry, f"lane-{self._worker_id}")
         self._job = job
-        self._engine = Engine.local(job.config)
+        self._engine = Engine.local(job.config, visual_cache=MemoryVisualCache(job.config.batch.latent_bytes))
         self._captioner: Captioner | None = None
 
     async def __call__(self, row: pa.Table) -> pa.Table:
@@ -70,7 +74,12 @@ class LaneWorker:
 
     def _notes(self) -> dict[str, Any]:
         clock = self._ready().clock
-        return {"lane": self._worker_id, "busy_s": clock.busy_s, "idle_s": clock.idle_s}
+        return {
+            "lane": self._worker_id,
+            "began_s": clock.began_s,
+            "busy_s": clock.busy_s,
+            "idle_s": clock.idle_s,
+        }
 
 
 def origin_of(engine: Engine) -> Origin:
