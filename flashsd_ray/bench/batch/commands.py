@@ -13,11 +13,15 @@ from flashsd_ray.bench.report import Report
 def add_measurements(measurements: Any) -> None:
     """The subparsers know these measurements."""
     batch = _added(measurements, "batch", "throughput", "captioning a corpus against Ray Data with plain generate")
-    batch.add_argument("--clips", type=int, metavar="N", default=128)
+    batch.add_argument("--clips", type=int, metavar="N", default=192)
     batch.add_argument("--prompts", type=int, choices=(1, 2, 3, 4), default=1, help="asked about every clip")
     batch.add_argument("--repeats", type=int, metavar="N", default=2, help="of both, in turn")
     batch.add_argument("--max-new-tokens", type=int, metavar="N", default=96)
-    batch.add_argument("--generate-batch", type=int, metavar="N", default=8, help="clips of one call of generate")
+    batch.add_argument("--lanes", type=int, metavar="N", default=2, help="of ours, and actors of the plain pipeline")
+    batch.add_argument(
+        "--tuning-clips", type=int, metavar="N", default=64, help="to find the plain pipeline's settings"
+    )
+    batch.add_argument("--set", action="append", metavar="NAME=VALUE", default=[], help="a setting of ours")
     batch.add_argument("--pixels", type=int, metavar="N", default=192, help="width and height of the clips")
     batch.add_argument("--model", default="demo")
     batch.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")

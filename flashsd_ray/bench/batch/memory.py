@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flashsd_ray.bench.batch.drivers import TITLES, children_of, title_of
 
@@ -82,13 +83,13 @@ def drift(readings: Sequence[Reading], part: str | None = None) -> float | None:
     return slope * (late[-1].at_s - late[0].at_s) / mean_size
 
 
-def table(readings: Sequence[Reading]) -> list[dict[str, object]]:
+def table(readings: Sequence[Reading]) -> list[dict[str, Any]]:
     """For each part and for all: MB at a quarter, half and the end of the run, and the drift of the second half."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     names = sorted({name for one in readings for name in one.parts})
     for name in [*names, None]:
         sizes = [one.total_bytes if name is None else one.parts.get(name, 0) for one in readings]
-        row: dict[str, object] = {"part": name or "all"}
+        row: dict[str, Any] = {"part": name or "all"}
         for label, share in (("at a quarter", 0.25), ("at half", 0.5), ("at the end", 1.0)):
             row[label] = _around(sizes, share) / 1e6
         rows.append(row | {"drift": drift(readings, name)})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,39 @@ from flashsd_ray.types import Conversation, VisualInput
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user of the library can choose without changing what is answered."""
+
+    attention: str = "sdpa"  # the library's own choice
+    batch_size: int = 8  # clips of one call of generate
+    num_actors: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.attention} attention, batches of {self.batch_size}, {self.num_actors} actors"
+
+
+@dataclass(frozen=True, slots=True)
 class PlainRun:
     """What the plain pipeline gave."""
 
     captions: dict[str, str]  # by path and prompt
     num_tokens: int
     seconds: float  # from the beginning of the first batch to the end of the last
-    idle_s: float  # between batches
+    idle_share: float  # of the actors' time, between batches
 
 
 class Generator:
     """The model in an actor, as the library's users have it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, attention: str) -> None:
         self._job = job
+        self._name = uuid.uuid4().hex
         self._target = load_configured(job.config.model)
+        self._target.model.set_attn_implementation(attention)
         self._encoder = LocalEncoder(self._target)
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
@@ -52,6 +72,7 @@ class Generator:
             "row_id": [segment.clip.row_id for segment in segments],
             "caption": captions,
             "num_tokens": lengths,
+            "actor": [self._name] * count,
             "began_s": [began_s] * count,
             "ended_s": [time.time()] * count,
         }
@@ -90,28 +111,38 @@ def together(made: Sequence[dict[str, Any]], device: torch.device, dtype: torch.
     return batch
 
 
-def plain_run(job: Job, clips: Sequence[Path], batch_size: int) -> PlainRun:
+def plain_run(job: Job, clips: Sequence[Path], settings: Settings) -> PlainRun:
     """Every prompt of the job was asked about every clip by the plain pipeline, on the Ray that is there."""
     rows = [{"path": str(clip), "prompt": prompt} for clip in clips for prompt in job.prompts]
-    named = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // batch_size))
-    decoded = named.map_batches(partial(_read, job=job), batch_size=batch_size, batch_format="numpy", num_cpus=1)
+    size = settings.batch_size
+    named = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // size))
+    decoded = named.map_batches(partial(_read, job=job), batch_size=size, batch_format="numpy", num_cpus=1)
     answered = decoded.map_batches(
         Generator,
-        fn_constructor_args=(job,),
-        batch_size=batch_size,
+        fn_constructor_args=(job, settings.attention),
+        batch_size=size,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=1),
+        compute=ActorPoolStrategy(size=settings.num_actors),
         num_cpus=job.config.placement.lane_cpus,
     )
     found: list[dict[str, Any]] = answered.take_all()
-    spans = sorted({(row["began_s"], row["ended_s"]) for row in found})
-    idle_s = sum(max(0.0, after[0] - before[1]) for before, after in itertools.pairwise(spans))
+    spans = sorted({(row["actor"], row["began_s"], row["ended_s"]) for row in found})
     return PlainRun(
         captions={row["row_id"]: row["caption"] for row in found},
         num_tokens=sum(row["num_tokens"] for row in found),
-        seconds=spans[-1][1] - spans[0][0],
-        idle_s=idle_s,
+        seconds=max(end_s for *_, end_s in spans) - min(begin_s for _, begin_s, _ in spans),
+        idle_share=idle_share(spans),
     )
+
+
+def idle_share(spans: Sequence[tuple[str, float, float]]) -> float:
+    """Of the time between each actor's first batch and its last, the share in which it had none; spans are sorted."""
+    idle_s = total_s = 0.0
+    for _, own in itertools.groupby(spans, key=itemgetter(0)):
+        times = [(begin_s, end_s) for _, begin_s, end_s in own]
+        total_s += times[-1][1] - times[0][0]
+        idle_s += sum(max(0.0, after[0] - before[1]) for before, after in itertools.pairwise(times))
+    return idle_s / total_s if total_s else 0.0
 
 
 def _read(batch: dict[str, Any], job: Job) -> Any:
