@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,12 +78,13 @@ class EncoderHost:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        executor: Executor | None = None,  # that does one thing after the other; None: a thread of its own
     ) -> None:
         self._encoder = encoder
         self._config = config
         self._clock = clock
         self._sleep = sleep
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+        self._thread = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self._waiting: deque[_Waiting | _Ticket] = deque()
         self._tickets: dict[str, _Ticket] = {}
         self._is_full = asyncio.Event()
@@ -258,7 +259,10 @@ class EncoderHost:
 
     async def _outcomes(self, conversations: Sequence[Conversation]) -> Sequence[Outcome]:
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, self._encoder.encode_each, conversations)
+        try:
+            running = loop.run_in_executor(self._thread, self._encoder.encode_each, conversations)
+        except UnavailableError as error:  # whoever does the work is closed
+            return [error] * len(conversations)
         (outcomes,) = await asyncio.gather(running, return_exceptions=True)
         if not isinstance(outcomes, BaseException):
             return outcomes

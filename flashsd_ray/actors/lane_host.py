@@ -14,10 +14,11 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from copy import deepcopy
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from flashsd_ray.actors.service import LaneStatus
 from flashsd_ray.actors.subscription import Feed, Subscription
@@ -174,6 +175,14 @@ class LaneHost:
 
     async def _ask(self, act: Callable[[], T]) -> T:
         """The result of something done in the lane's thread."""
+        return await asyncio.wrap_future(self.between_rounds(act))
+
+    def between_rounds(self, act: Callable[[], T]) -> Future[T]:
+        """What something comes to that is done in the lane's thread, after the round that goes on.
+
+        Raises:
+            UnavailableError: the lane is closed.
+        """
         answer: Future[T] = Future()
 
         def run() -> None:
@@ -186,7 +195,7 @@ class LaneHost:
 
         if not self._order(run):
             raise UnavailableError(f"{self.lane_id} is closed")
-        return await asyncio.wrap_future(answer)
+        return answer
 
     # Everything below runs in the lane's thread.
 
@@ -356,3 +365,14 @@ class LaneHost:
         name = self._subscriber_of.pop(request_id, None)
         if name is not None and name in self._subscribers:
             self._subscribers[name].forget(request_id)
+
+
+class BetweenRounds(Executor):
+    """Work for a lane's thread: of two threads that compute on one core, one often waits for what the other holds."""
+
+    def __init__(self, host: LaneHost) -> None:
+        self._host = host
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """The work is done between two rounds; raises as ``LaneHost.between_rounds``."""
+        return self._host.between_rounds(partial(fn, *args, **kwargs))

@@ -11,7 +11,7 @@ import numpy as np
 
 from flashsd_ray.actors.encoder_host import EncoderHost
 from flashsd_ray.actors.in_process import LocalEncoding, LocalLane
-from flashsd_ray.actors.lane_host import LaneHost
+from flashsd_ray.actors.lane_host import BetweenRounds, LaneHost
 from flashsd_ray.actors.routed_service import RoutedService
 from flashsd_ray.actors.router import Router
 from flashsd_ray.actors.service import ModelCard, ServiceStatus
@@ -26,10 +26,18 @@ from flashsd_ray.types import Conversation, VisualInput
 class LocalService(RoutedService):
     """One lane and one encoder of this process, as a CaptionService."""
 
-    def __init__(self, engine: Engine, *, subscriber: str = "local", traces: Traces | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        subscriber: str = "local",
+        traces: Traces | None = None,
+        has_encoder_thread: bool = True,  # without, pictures are encoded between two rounds of the lane
+    ) -> None:
         """Must be called where an event loop runs; the engine must not be stepped by anybody else from now on."""
-        self.encoder = EncoderHost(engine.encoder, engine.config.encoding)
         self._lane = host_of(engine, "lane-0", traces)
+        executor = None if has_encoder_thread else BetweenRounds(self._lane)
+        self.encoder = EncoderHost(engine.encoder, engine.config.encoding, executor=executor)
         self.store: Store | None = None  # where encoded pictures are shared with other processes
         self._router = Router(card_of(engine), placement=engine.config.placement)
         self._router.set_encoders([LocalEncoding(self.encoder, traces=traces)])

@@ -16,6 +16,7 @@ from flashsd_ray.batch.captioning import Captioner, Origin
 from flashsd_ray.batch.job import Job
 from flashsd_ray.batch.parcels import ReadSegment, head_of, outcomes_json, packed, segments_in, with_problem
 from flashsd_ray.batch.rows import Outcome
+from flashsd_ray.config import Config
 from flashsd_ray.errors import UnavailableError
 from flashsd_ray.telemetry.logs import log_as
 
@@ -69,7 +70,10 @@ class LaneWorker:
         if self._captioner is None:
             from flashsd_ray.actors.local_service import LocalService
 
-            self._captioner = Captioner(LocalService(self._engine), self._job, origin_of(self._engine))
+            service = LocalService(
+                self._engine, has_encoder_thread=has_core_to_spare(self._job.config, self._engine.device)
+            )
+            self._captioner = Captioner(service, self._job, origin_of(self._engine))
         return self._captioner
 
     def _notes(self) -> dict[str, Any]:
@@ -80,6 +84,12 @@ class LaneWorker:
             "busy_s": clock.busy_s,
             "idle_s": clock.idle_s,
         }
+
+
+def has_core_to_spare(config: Config, device: str, num_cores: int | None = None) -> bool:
+    """Whether a lane on this machine has a second core, beside those of the other lanes, for encoding pictures."""
+    num_lanes = max(config.placement.num_lanes, config.batch.max_lanes)
+    return device != "cpu" or 2 * num_lanes <= (num_cores or os.cpu_count() or 1)
 
 
 def origin_of(engine: Engine) -> Origin:

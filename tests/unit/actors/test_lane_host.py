@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from flashsd_ray.actors.lane_host import LaneHost
-from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
+from flashsd_ray.actors.encoder_host import EncoderHost
+from flashsd_ray.actors.lane_host import BetweenRounds, LaneHost
+from flashsd_ray.config import Config, EncodingConfig, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.errors import FlashSDError, UnavailableError
-from flashsd_ray.types import CaptionRequest, EncodedPrompt, SamplingParams
+from flashsd_ray.types import CaptionRequest, Conversation, EncodedPrompt, SamplingParams
 from tests.fakes import ScriptDrafter, TableTarget, token_prompt
 from tests.unit.actors.test_router import LOGITS, drafts
 
@@ -89,3 +92,28 @@ def test_a_request_that_cannot_be_opened_costs_its_neighbours_nothing() -> None:
     refused = {chunk.request_id: chunk.error for chunk in chunks if chunk.error is not None}
     assert list(refused) == ["r2"]
     assert isinstance(refused["r2"], FlashSDError)
+
+
+class ThreadNamer:
+    """An encoder that notes where it runs."""
+
+    num_frames = num_frames_encoded = 0
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def encode_each(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
+        self.threads.append(threading.current_thread().name)
+        return [token_prompt([1, 2]) for _ in conversations]
+
+
+async def test_pictures_may_be_encoded_in_the_thread_of_the_lane() -> None:
+    host, encoder = LaneHost(lane_of(FaultyTarget()), lane_id="lane-7"), ThreadNamer()
+    encoding = EncoderHost(encoder, EncodingConfig(batch_wait_s=0.0), executor=BetweenRounds(host))
+    prompt = await asyncio.wait_for(encoding.encode(Conversation.of("p")), LIMIT_S)
+    assert prompt.token_ids == (1, 2)
+    assert encoder.threads == ["flashsd-lane-7"]
+    await host.close()
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(encoding.encode(Conversation.of("p")), LIMIT_S)
+    await encoding.close()

@@ -9,9 +9,10 @@ import pytest
 
 from flashsd_ray.batch.captioning import Captioner, IdleClock, Origin
 from flashsd_ray.batch.job import Job
+from flashsd_ray.batch.lane import has_core_to_spare
 from flashsd_ray.batch.parcels import ReadSegment
 from flashsd_ray.batch.rows import Clip
-from flashsd_ray.config import BatchConfig, Config
+from flashsd_ray.config import BatchConfig, Config, with_overrides
 from flashsd_ray.errors import ConfigError, InvalidRequestError, OverloadedError, UnavailableError
 from flashsd_ray.types import SamplingParams, VisualInput
 from tests.fake_service import EchoService
@@ -138,3 +139,11 @@ def test_time_without_open_requests_is_idle_and_ends_do_not_count():
     clock.begin()  # after three seconds of nothing
     clock.end()
     assert (clock.busy_s, clock.idle_s) == (7.0, 3.0)
+
+
+def test_a_lane_encodes_in_a_thread_of_its_own_where_a_core_is_left_for_it():
+    two = with_overrides(Config(), ["placement.num_lanes=2"])
+    assert has_core_to_spare(Config(), "cpu", num_cores=2)
+    assert not has_core_to_spare(two, "cpu", num_cores=2)
+    assert has_core_to_spare(two, "cpu", num_cores=4)
+    assert has_core_to_spare(two, "cuda:0", num_cores=2)
