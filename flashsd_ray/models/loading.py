@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from flashsd_ray.config import ModelConfig
+from flashsd_ray.models.allocator import keep_freed_memory
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 
 
 def load_configured(config: ModelConfig) -> PretrainedTarget:
-    """The target that the settings name can decode, and torch uses as many threads as they say.
+    """The target that the settings name can decode, torch uses as many threads as they say, and on a CPU keeps its memory.
 
     A split target gets processes of its own for all ranks but the first; they end with this one.
 
@@ -21,6 +22,8 @@ def load_configured(config: ModelConfig) -> PretrainedTarget:
         return load_split(config)
     target = load_target(config.name, dtype=config.dtype, device=config.device)
     target.limit_threads(config.threads)
+    if target.model.device.type == "cpu":
+        keep_freed_memory()
     return target
 
 
