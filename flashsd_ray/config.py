@@ -52,6 +52,13 @@ class ModelConfig:
     threads: int = field(
         default=0, metadata={"help": "CPU threads of one operation; 0: one for small models, torch's choice for others"}
     )
+    attention: Literal["auto", "float32", "model"] = field(
+        default="auto",
+        metadata={
+            "help": "dtype of attention's products on a CPU; model: that of the weights, faster for many requests at a "
+            "time; auto: model for corpora, else float32, which is faster for few"
+        },
+    )
     tensor_parallel: int = field(
         default=1, metadata={"help": "ranks that share every layer of the target, each with a device of its own"}
     )

@@ -42,7 +42,10 @@ class LaneWorker:
         self._worker_id = uuid.uuid4().hex[:8]
         log_as(job.config.telemetry, f"lane-{self._worker_id}")
         self._job = job
-        self._engine = Engine.local(job.config, visual_cache=MemoryVisualCache(job.config.batch.latent_bytes))
+        config = job.config
+        if config.model.attention == "auto":  # there are always many requests
+            config = replace(config, model=replace(config.model, attention="model"))
+        self._engine = Engine.local(config, visual_cache=MemoryVisualCache(config.batch.latent_bytes))
         self._captioner: Captioner | None = None
 
     async def __call__(self, row: pa.Table) -> pa.Table:

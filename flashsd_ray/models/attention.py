@@ -23,18 +23,19 @@ def grouped_attention(
     values: Tensor,  # [Hkv, B, L, Dh]
     bias: Tensor | None,  # [B, R, L] float32, added to the scaled scores; None: every row sees every key
     scale: float,
+    *,
+    is_wide: bool = True,  # whether products on a CPU are of float32
 ) -> Tensor:  # [B, R, H * Dh]
-    """Each row holds the softmax-weighted sum of the values it may see.
+    """Each row holds the softmax-weighted sum of the values it may see; the softmax is always in float32.
 
-    On a CPU everything is computed in float32. A small bfloat16 product costs 20 to 70 us before it starts; and the
-    float32 one gives a row the same result whatever rows stand beside it, so that verifying eight rows rounds like
-    decoding them one by one. Elsewhere only the softmax is in float32.
+    On a CPU a small bfloat16 product costs 20 to 70 us before it starts, so float32 is faster for few requests; for many
+    it takes twice as long. Whoever verifies must not change between the two: eight rows shall round like one by one.
     """
     batch, rows, heads, width = query.shape
     kv_heads, _, length, _ = keys.shape
     keys = keys.reshape(kv_heads * batch, length, width)
     values = values.reshape(kv_heads * batch, length, width)
-    if query.device.type == "cpu":
+    if is_wide and query.device.type == "cpu":
         keys, values = keys.float(), values.float()
     piece = max(1, MAX_SCORES // (batch * heads * length))
     if rows <= piece:

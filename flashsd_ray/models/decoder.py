@@ -116,6 +116,7 @@ class Decoder:
         self.embedding: Tensor = module.embed_tokens.weight  # [V, D]
         self.lm_head = lm_head  # [V, D]
         self._head = FixedLinear(lm_head)
+        self.attends_wide = True  # whether answers attend in float32 on a CPU; must not change while requests are open
         self.final_norm: Tensor = module.norm.weight
         self.layers = [_take_layer(layer, share_weights) for layer in module.layers]
         self._rotary = module.rotary_emb
@@ -249,7 +250,8 @@ class Decoder:
         if group.prompt_start is not None:
             return prompt_attention(rows, keys[:, 0], values[:, 0], group.prompt_start, self.scale)
         rows = rows.view(group.batch, group.rows, self.num_heads, self.head_dim)
-        return grouped_attention(rows, keys, values, bias, self.scale).view(group.batch * group.rows, -1)
+        mixed = grouped_attention(rows, keys, values, bias, self.scale, is_wide=self.attends_wide)
+        return mixed.view(group.batch * group.rows, -1)
 
     def _feed_forward(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
         normed = F.rms_norm(hidden, (self.hidden_size,), layer.post_norm, self.norm_eps)

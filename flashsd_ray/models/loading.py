@@ -24,6 +24,7 @@ def load_configured(config: ModelConfig) -> PretrainedTarget:
     target.limit_threads(config.threads)
     if target.model.device.type == "cpu":
         keep_freed_memory()
+    target.decoder.attends_wide = config.attention != "model"
     return target
 
 

@@ -40,6 +40,16 @@ def test_equals_the_textbook(batch: int, rows: int, length: int) -> None:
         torch.testing.assert_close(mixed.double(), textbook(query, keys, values, mask, 0.3), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_rows_in_bfloat16_do_not_see_who_stands_beside_them(is_wide: bool) -> None:
+    query, keys, values, _ = random_case(3, 4, 24)
+    query, keys, values = query.bfloat16(), keys.bfloat16(), values.bfloat16()
+    mixed = grouped_attention(query, keys, values, None, 0.25, is_wide=is_wide)
+    for row in range(4):
+        alone = grouped_attention(query[:1, row : row + 1], keys[:, :1], values[:, :1], None, 0.25, is_wide=is_wide)
+        assert torch.equal(alone[0, 0], mixed[0, row])
+
+
 def test_pieces_of_a_long_prompt_join_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     query, keys, values, bias = random_case(1, 20, 40)
     whole = grouped_attention(query, keys, values, bias, 0.3)
