@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.data import DataContext
+
 from flashsd_ray.batch.cluster import connected
 from flashsd_ray.batch.job import Job
 from flashsd_ray.batch.pipeline import Pass, captioned
@@ -34,6 +36,7 @@ PROMPTS = (
     "Write a short caption for the video.",
 )
 GOAL, MOST_WAITING = 3.0, 0.10
+START_S = 600  # longest time that lanes and actors may take to load
 ATTENTIONS, BATCH_SIZES = ("sdpa", "eager"), (8, 16, 32)  # that the plain pipeline is tried with
 
 
@@ -80,6 +83,7 @@ def measure(arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory(prefix="flashsd-batch-") as name:
         clips = write_clips(Path(arguments.directory or name), arguments.clips, size_px=arguments.pixels)
         with connected(config):
+            DataContext.get_current().wait_for_min_actors_s = START_S  # else the first one works while others load
             tried = _tried(job, clips[: arguments.tuning_clips], arguments.lanes)
             usual = min((one for one in tried if one.attention == ATTENTIONS[0]), key=tried.__getitem__)
             best = min(tried, key=tried.__getitem__)
