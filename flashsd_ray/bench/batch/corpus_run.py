@@ -13,7 +13,7 @@ from typing import Any
 from flashsd_ray.bench.batch.corpus import write_clips, write_codecs, write_damaged
 from flashsd_ray.bench.batch.drivers import Driver
 from flashsd_ray.bench.batch.kills import TIMEOUT_S, rows_of
-from flashsd_ray.bench.batch.memory import Reading, drift, read_memory, table
+from flashsd_ray.bench.batch.memory import Reading, drift, read_memory, table, while_captioning
 from flashsd_ray.bench.report import Report
 
 EVERY_S = 2.0
@@ -43,14 +43,14 @@ def measure(arguments: argparse.Namespace) -> Report:
 
 
 def watched(words: Sequence[str], log: Path) -> tuple[int | None, float, list[Reading]]:
-    """Exit code, seconds, and memory of the driver and of everything below it, over time."""
+    """Exit code, seconds, and memory of the driver and of everything below it while there were lanes."""
     began_s = time.monotonic()
     driver = Driver.start(words, log)
     memory = []
     try:
         while (code := driver.wait(EVERY_S)) is None and time.monotonic() - began_s < TIMEOUT_S:
             memory.append(read_memory(driver.process.pid, began_s))
-        return code, time.monotonic() - began_s, memory
+        return code, time.monotonic() - began_s, while_captioning(memory)
     finally:
         driver.end()
 

@@ -66,6 +66,12 @@ def proportional_bytes(pid: int, proc: Path = PROC) -> tuple[int, int]:
     return sizes.get("Pss", 0), sizes.get("Pss_Shmem", 0)
 
 
+def while_captioning(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings from the first to the last at which there was a lane; reports are written after that."""
+    places = [place for place, one in enumerate(readings) if one.parts.get("lanes")]
+    return list(readings[places[0] : places[-1] + 1]) if places else []
+
+
 def drift(readings: Sequence[Reading], part: str | None = None) -> float | None:
     """Growth over the second half of a run along a fitted line, relative to its mean there; None: too few to tell.
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from flashsd_ray.bench.batch.memory import STORE, Reading, drift, part_of, proportional_bytes, read_memory, table
+from flashsd_ray.bench.batch.memory import (
+    STORE,
+    Reading,
+    drift,
+    part_of,
+    proportional_bytes,
+    read_memory,
+    table,
+    while_captioning,
+)
 
 
 def readings(*sizes: float) -> list[Reading]:
@@ -40,6 +49,12 @@ def test_growth_in_the_first_half_is_warming_up() -> None:
 def test_steady_growth_is_drift() -> None:
     assert drift(readings(*range(1000, 1040))) == pytest.approx(19 / 1029.5)
     assert drift(readings(*range(1000, 1040)), "driver") == 0.0
+
+
+def test_what_comes_after_the_last_lane_does_not_count() -> None:
+    all_ = [Reading(0.0, {"driver": 1}, 1), *readings(5, 6), Reading(9.0, {"driver": 2}, 1)]
+    assert while_captioning(all_) == all_[1:3]
+    assert while_captioning(all_[:1]) == []
 
 
 def test_few_readings_say_nothing() -> None:
