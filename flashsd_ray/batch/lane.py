@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,6 +48,7 @@ class LaneWorker:
             config = replace(config, model=replace(config.model, attention="model"))
         self._engine = Engine.local(config, visual_cache=MemoryVisualCache(config.batch.latent_bytes))
         self._captioner: Captioner | None = None
+        self._cpu_before_s = 0.0  # that this process had used before its first request
 
     async def __call__(self, row: pa.Table) -> pa.Table:
         """The parcel with its outcomes."""
@@ -76,6 +78,7 @@ class LaneWorker:
             service = LocalService(
                 self._engine, has_encoder_thread=has_core_to_spare(self._job.config, self._engine.device)
             )
+            self._cpu_before_s = time.process_time()
             self._captioner = Captioner(service, self._job, origin_of(self._engine))
         return self._captioner
 
@@ -86,6 +89,7 @@ class LaneWorker:
             "began_s": clock.began_s,
             "busy_s": clock.busy_s,
             "idle_s": clock.idle_s,
+            "cpu_s": time.process_time() - self._cpu_before_s,
         }
 
 

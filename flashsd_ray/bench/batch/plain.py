@@ -49,6 +49,7 @@ class PlainRun:
     num_tokens: int
     seconds: float  # from the beginning of the first batch to the end of the last
     idle_share: float  # of the actors' time, between batches
+    cpu_s: float = 0.0  # processor time of the actors, inside their batches
 
 
 class Generator:
@@ -63,7 +64,7 @@ class Generator:
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
         """Captions of the batch, and when it began and ended."""
-        began_s = time.time()
+        began_s, cpu_before_s = time.time(), time.process_time()
         segments = segments_of(batch)
         asked = [(segment.visual, segment.clip.prompts[0]) for segment in segments if segment.visual is not None]
         captions, lengths = self._generate(asked)
@@ -73,6 +74,7 @@ class Generator:
             "caption": captions,
             "num_tokens": lengths,
             "actor": [self._name] * count,
+            "cpu_s": [(time.process_time() - cpu_before_s) / max(1, count)] * count,
             "began_s": [began_s] * count,
             "ended_s": [time.time()] * count,
         }
@@ -132,6 +134,7 @@ def plain_run(job: Job, clips: Sequence[Path], settings: Settings) -> PlainRun:
         num_tokens=sum(row["num_tokens"] for row in found),
         seconds=max(end_s for *_, end_s in spans) - min(begin_s for _, begin_s, _ in spans),
         idle_share=idle_share(spans),
+        cpu_s=sum(row["cpu_s"] for row in found),
     )
 
 

@@ -60,6 +60,7 @@ class OurRun:
     outcomes: tuple[Outcome, ...]
     seconds: float  # from the first request to the last answer
     waiting_share: float
+    cpu_s: float = 0.0  # processor time of the lanes since their first requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,14 @@ def our_run(job: Job, clips: Sequence[Path]) -> OurRun:
     tally = Tally()
     outcomes: list[Outcome] = []
     began_s, ended_s = float("inf"), 0.0
+    cpu_s: dict[str, float] = {}
     for head, some in captioned(Pass(job=job, source=Clips(tuple(map(str, clips))))):
         tally.take_notes(head.notes)
         outcomes += some
         if some:
             began_s, ended_s = min(began_s, head.notes["began_s"]), time.time()
-    return OurRun(tuple(outcomes), ended_s - began_s, tally.waiting_share or 0.0)
+            cpu_s[head.notes["lane"]] = max(cpu_s.get(head.notes["lane"], 0.0), head.notes["cpu_s"])
+    return OurRun(tuple(outcomes), ended_s - began_s, tally.waiting_share or 0.0, sum(cpu_s.values()))
 
 
 def _report(
@@ -144,6 +147,7 @@ def _report(
         "lanes": arguments.lanes,
         "clips_per_s": num_clips * len(turns) / sum(ours_s),
         "seconds": ours_s,
+        "cpu_s_per_clip": sum(turn.ours.cpu_s for turn in turns) / (num_clips * len(turns)),
         "waiting_share": max(turn.ours.waiting_share for turn in turns),
         "tokens": sum(one.num_tokens for one in outcomes),
         "tau": sum(one.num_tokens for one in outcomes)
@@ -160,6 +164,7 @@ def _report(
             "settings": settings.as_dict(),
             "clips_per_s": num_clips * len(turns) / sum(seconds),
             "seconds": seconds,
+            "cpu_s_per_clip": sum(one.cpu_s for one in plain) / (num_clips * len(turns)),
             "waiting_share": max(one.idle_share for one in plain),
             "tokens": plain[0].num_tokens,
         }
@@ -167,6 +172,8 @@ def _report(
         print(
             f"{row['clips_per_s']:.2f} clips/s against {row[f'plain_{name}']['clips_per_s']:.2f}: {ratio} ({settings})"
         )
+    used = [row["cpu_s_per_clip"], *(row[f"plain_{name}"]["cpu_s_per_clip"] for name in ("usual", "best"))]
+    print("processor time a clip, ms: ours {:.1f}, plain {:.1f} and {:.1f}".format(*(1000 * one for one in used)))
     print(
         f"lanes waited for clips {100 * row['waiting_share']:.1f} % of their time (at most {100 * MOST_WAITING:.0f} %)"
     )
