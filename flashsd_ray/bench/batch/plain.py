@@ -24,6 +24,8 @@ from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.loading import load_configured
 from flashsd_ray.types import Conversation, VisualInput
 
+READING_CPUS = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -118,7 +120,8 @@ def plain_run(job: Job, clips: Sequence[Path], settings: Settings) -> PlainRun:
     rows = [{"path": str(clip), "prompt": prompt} for clip in clips for prompt in job.prompts]
     size = settings.batch_size
     named = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // size))
-    decoded = named.map_batches(partial(_read, job=job), batch_size=size, batch_format="numpy", num_cpus=1)
+    # Not as many CPUs as an actor: Ray would put both into one process, where reading does not run beside the model.
+    decoded = named.map_batches(partial(_read, job=job), batch_size=size, batch_format="numpy", num_cpus=READING_CPUS)
     answered = decoded.map_batches(
         Generator,
         fn_constructor_args=(job, settings.attention),
