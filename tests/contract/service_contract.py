@@ -126,12 +126,12 @@ class ServiceContract:
         assert (await service.status()).is_ready
 
     async def test_stop_strings_and_finish_reasons(self, service: CaptionService) -> None:
-        sampling = SamplingParams(max_new_tokens=40)
-        whole = await answer(service, CaptionRequest(request_id="w", prompt="Hello", sampling=sampling))
+        prompt, sampling = "Describe the video in detail.", SamplingParams(max_new_tokens=40)
+        whole = await answer(service, CaptionRequest(request_id="w", prompt=prompt, sampling=sampling))
         words = whole.text.split()
         assert len(words) > 3
         cut = SamplingParams(max_new_tokens=40, stop=(f" {words[2]}",))
-        stopped = await answer(service, CaptionRequest(request_id="s", prompt="Hello", sampling=cut))
+        stopped = await answer(service, CaptionRequest(request_id="s", prompt=prompt, sampling=cut))
         assert stopped.finish_reason is FinishReason.STOP
         assert whole.text.startswith(stopped.text)
         assert f" {words[2]}" not in stopped.text
