@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import numpy as np
@@ -20,9 +21,12 @@ from flashsd_ray.speculation.decode import decode, run_to_end
 from flashsd_ray.types import (
     CaptionRequest,
     Conversation,
+    DraftBlock,
     EncodedPrompt,
+    Fill,
     FinishReason,
     SamplingParams,
+    Verdict,
     VisualInput,
 )
 from tests.fake_service import CARD
@@ -64,10 +68,17 @@ class LetterEncoding:
 
 
 class GatedTarget(TableTarget):
-    """Counts rounds; the lane's thread waits where the test wants it to."""
+    """The lane's thread waits where the test wants it to, and says that it has come there."""
 
     def __init__(self) -> None:
         super().__init__(LOGITS, max_rows=4000)
+        self.gate, self.is_reached = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def verify(self, blocks: Sequence[DraftBlock], fills: Sequence[Fill] = ()) -> list[Verdict]:
+        self.is_reached.set()
+        self.gate.wait()
+        return super().verify(blocks, fills)
 
 
 class Lanes:
@@ -94,8 +105,8 @@ def drafts(history: tuple[int, ...], length: int) -> list[int]:
 
 
 @asynccontextmanager
-async def serving(count: int) -> AsyncIterator[tuple[Router, Lanes, LetterEncoding]]:
-    router, encoder = Router(CARD, patience_s=30.0), LetterEncoding()
+async def serving(count: int, patience_s: float = 30.0) -> AsyncIterator[tuple[Router, Lanes, LetterEncoding]]:
+    router, encoder = Router(CARD, patience_s=patience_s), LetterEncoding()
     router.set_encoders([encoder])
     lanes = Lanes(count, router)
     while len(router._statuses) < count:  # until every feed has begun
@@ -173,14 +184,17 @@ async def test_a_lost_lane_costs_no_token() -> None:
 
 
 async def test_the_last_lane_lost_ends_requests_with_a_retriable_error() -> None:
-    router, encoder = Router(CARD, patience_s=0.0), LetterEncoding()
-    router.set_encoders([encoder])
-    lanes = Lanes(1, router)
-    stream = router.stream(asking(0, tokens=2000))
-    with pytest.raises(UnavailableError, match="no lane"):
-        await stream.__anext__()
-    await lanes.hosts[0].close()
-    await router.close()
+    async with serving(1, patience_s=0.0) as (router, lanes, _):
+        target = lanes.targets[0]
+        target.gate.clear()
+        asked = asyncio.create_task(answer(router, asking(0)))
+        await asyncio.to_thread(target.is_reached.wait)
+        router.set_lanes([])
+        try:
+            with pytest.raises(UnavailableError, match="no lane"):
+                await asked
+        finally:
+            target.gate.set()
 
 
 async def test_leaving_early_frees_the_rows() -> None:
