@@ -75,8 +75,7 @@ class BlockNetwork(DrafterNetwork):
         window = open_window(cache, [*work.spans, *spans], work.sequences, [count + slots for count in work.counts])
         cos, signed_sin = self.rotary.rows(window.positions, window.longest, context.dtype)
         anchors = torch.tensor(work.anchors, dtype=torch.int64, device=context.device)
-        ends = torch.tensor([len(new) for new in work.positions], device=context.device).cumsum(0) - 1
-        hidden = self.slots(anchors, context[ends]).flatten(0, 1)  # [B * K, E]
+        hidden = self.slots(anchors, context[work.newest]).flatten(0, 1)  # [B * K, E]
         for index, layer in enumerate(self._layers()):
             queries, keys, values = layer.attention.project(torch.cat((context, hidden)), cos, signed_sin)
             cache.write(index, window.cache_rows, keys, values)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from flashsd_ray.models.drafters.architecture import DrafterConfig
@@ -48,11 +47,11 @@ class LastRowNetwork(DrafterNetwork):
 
     def attend_last(self, work: DraftRound, cache: KVCache) -> Tensor:  # [B, E]
         """The new context rows are in the cache; the last one of each sequence has looked at all of them."""
-        ends = torch.tensor([len(new) for new in work.positions], device=work.context.device).cumsum(0)
+        newest = work.newest
         if not self.config.num_layers:
-            return work.context[ends - 1]
+            return work.context[newest]
         window = open_window(cache, work.spans, work.sequences, work.counts)
-        return self.attend(work.context, ends - 1, window, cache, len(work.sequences))
+        return self.attend(work.context, newest, window, cache, len(work.sequences))
 
     def attend_before(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
         """The row before each anchor after attention [N * A, E]; keys and values of the context [N, m, Hkv, Dh]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from flashsd_ray.models.drafters.choice import DraftChoice
@@ -28,6 +29,12 @@ class DraftRound:
     def counts(self) -> list[int]:
         """Context rows of each sequence, the new ones included."""
         return [s.length + len(new) for s, new in zip(self.sequences, self.positions, strict=True)]
+
+    @property
+    def newest(self) -> Tensor:  # [B] int64
+        """The flat context row of each sequence that was committed last."""
+        ends = torch.tensor([len(new) for new in self.positions], device=self.context.device).cumsum(0)
+        return ends - 1
 
     @property
     def spans(self) -> list[Span]:
