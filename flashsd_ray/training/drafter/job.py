@@ -17,6 +17,7 @@ from flashsd_ray.training.drafter.questions import SAMPLED_SHARE
 from flashsd_ray.training.drafter.state import forget_state, is_finished, is_unfinished
 from flashsd_ray.training.drafter.trainer import TrainingConfig
 
+OPTIMIZER = "Muon and AdamW"  # what a state on disk was made by; one of before has AdamW's moments only
 WIDE, SLOWER = 4096, 0.5  # from this width of the drafter on, the usual learning rate is so much smaller
 
 
@@ -116,7 +117,8 @@ class Job:
         training = {**asdict(self.training), "learning_rate": self.learning_rate}
         for name in ("steps", "minutes", "evaluate_every_s", "report_every"):
             training.pop(name)
-        return {"target": fingerprint, "data": self.data, "kind": self.design.kind, **asdict(self.design), **training}
+        design = {"kind": self.design.kind, **asdict(self.design)}
+        return {"target": fingerprint, "data": self.data, "optimizer": OPTIMIZER, **design, **training}
 
 
 def _absolute(name: str) -> str:

@@ -21,7 +21,7 @@ from flashsd_ray.training.drafter.figure import draw
 from flashsd_ray.training.drafter.job import Design, Job, make_room
 from flashsd_ray.training.drafter.readings import Reader
 from flashsd_ray.training.drafter.run import data_of, train
-from flashsd_ray.training.drafter.state import is_finished, is_unfinished
+from flashsd_ray.training.drafter.state import is_finished, is_unfinished, load_state, save_state
 from flashsd_ray.training.drafter.trainer import Trainer, TrainingConfig
 from tests.tiny_checkpoints import checkpoint
 from tests.tiny_drafting import tiny_view
@@ -204,6 +204,14 @@ def test_wide_drafters_learn_more_slowly() -> None:
     assert job.training_of(wide).learning_rate == 3e-4
     assert job.training_of(Design().config(tiny_view())).learning_rate == 6e-4
     assert replace(job, learning_rate=1e-3).training_of(wide).learning_rate == 1e-3
+
+
+def test_a_state_of_before_the_present_optimizer_is_refused(tmp_path: Path) -> None:
+    identity = Job(out=tmp_path, data="town:1").identity("f")
+    before = {name: value for name, value in identity.items() if name != "optimizer"}
+    save_state(tmp_path, {"optimizer": {}}, before)
+    with pytest.raises(ConfigError, match="optimizer None, now it is Muon and AdamW"):
+        load_state(tmp_path, identity)
 
 
 def test_a_worker_finds_everything_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
