@@ -56,7 +56,8 @@ class ModelConfig:
         default="auto",
         metadata={
             "help": "dtype of attention's products on a CPU; model: that of the weights, faster for many requests at a "
-            "time; auto: model for corpora, else float32, which is faster for few"
+            "time; auto: model for corpora and on processors with fast small products (AVX-512 BF16 without AMX), else "
+            "float32"
         },
     )
     tensor_parallel: int = field(

@@ -21,15 +21,15 @@ def grouped_attention(
     query: Tensor,  # [B, R, H, Dh]
     keys: Tensor,  # [Hkv, B, L, Dh]
     values: Tensor,  # [Hkv, B, L, Dh]
-    bias: Tensor | None,  # [B, R, L] float32, added to the scaled scores; None: every row sees every key
+    bias: Tensor
+    | None,  # [Hkv * B, H / Hkv * R, L], what fold_bias made of what hides keys; None: all rows see all keys
     scale: float,
     *,
     is_wide: bool = True,  # whether products on a CPU are of float32
 ) -> Tensor:  # [B, R, H * Dh]
     """Each row holds the softmax-weighted sum of the values it may see; the softmax is always in float32.
 
-    On a CPU a small bfloat16 product costs 20 to 70 us before it starts, so float32 is faster for few requests; for many
-    it takes twice as long. Whoever verifies must not change between the two: eight rows shall round like one by one.
+    Whoever verifies must not change between products of float32 and of bfloat16: eight rows shall round like one by one.
     """
     batch, rows, heads, width = query.shape
     kv_heads, _, length, _ = keys.shape
@@ -40,34 +40,63 @@ def grouped_attention(
     piece = max(1, MAX_SCORES // (batch * heads * length))
     if rows <= piece:
         return _attend(query, keys, values, bias, scale)
-    starts = range(0, rows, piece)
-    biases = [None if bias is None else bias[:, start : start + piece] for start in starts]
-    pieces = [
-        _attend(query[:, start : start + piece], keys, values, part, scale)
-        for start, part in zip(starts, biases, strict=True)
-    ]
-    return torch.cat(pieces, dim=1)
+    parts = []
+    for start in range(0, rows, piece):
+        some = None
+        if bias is not None:
+            some = bias.view(kv_heads * batch, -1, rows, length)[:, :, start : start + piece].flatten(1, 2)
+        parts.append(_attend(query[:, start : start + piece], keys, values, some, scale))
+    return torch.cat(parts, dim=1)
+
+
+def fold_bias(
+    bias: Tensor | None,  # [B, R or 1, L], 0 or -inf
+    rows: int,  # R
+    num_heads: int,
+    num_kv_heads: int,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor | None:  # [Hkv * B, H / Hkv * R, L]
+    """The bias as ``grouped_attention`` adds it: laid out once, not once for every layer."""
+    if bias is None:
+        return None
+    batch, _, length = bias.shape
+    group = num_heads // num_kv_heads
+    wide = bias.to(dtype or bias.dtype)[None, :, None].expand(num_kv_heads, batch, group, rows, length)
+    return wide.reshape(num_kv_heads * batch, group * rows, length)
 
 
 def _attend(
     query: Tensor,  # [B, R, H, Dh]
     keys: Tensor,  # [Hkv * B, L, Dh]
     values: Tensor,  # [Hkv * B, L, Dh]
-    bias: Tensor | None,  # [B, R, L] float32
+    bias: Tensor | None,  # [Hkv * B, H / Hkv * R, L]
     scale: float,
 ) -> Tensor:  # [B, R, H * Dh]
     batch, rows, heads, width = query.shape
-    kv_heads, length = len(keys) // batch, keys.shape[1]
+    kv_heads = len(keys) // batch
     group = heads // kv_heads
     folded = query.view(batch, rows, kv_heads, group, width).permute(2, 0, 3, 1, 4)
     folded = folded.reshape(kv_heads * batch, group * rows, width).to(keys.dtype)
-    scores = torch.bmm(folded, keys.transpose(1, 2)).float().mul_(scale)
-    if bias is not None:
-        scores.view(kv_heads, batch, group, rows, length).add_(bias[None, :, None])
-    weights = torch.softmax(scores, dim=-1).to(values.dtype)
+    if bias is None:
+        scores = torch.bmm(folded * scale, keys.transpose(1, 2))
+    else:
+        scores = torch.baddbmm(bias.to(keys.dtype), folded, keys.transpose(1, 2), alpha=scale)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
     mixed = torch.bmm(weights, values)
     mixed = mixed.view(kv_heads, batch, group, rows, width).permute(1, 3, 0, 2, 4)
     return mixed.reshape(batch, rows, heads * width).to(query.dtype)
+
+
+def attends_wide_here() -> bool:
+    """Whether a CPU like this one should attend in float32 although the weights are bfloat16.
+
+    A small bfloat16 product costs 20 to 70 us before it starts where there are tiles (AMX), so float32 is faster for few
+    requests. Without tiles it costs 10, is faster but for a single row, and rows round alike whoever is beside them, which
+    float32 promises nowhere (docs/log.md). It depends on the kind of processor only, so that lanes agree.
+    """
+    has_tiles: bool = torch.cpu._is_amx_tile_supported()
+    return has_tiles or not torch.cpu._is_avx512_bf16_supported()
 
 
 def prompt_attention(

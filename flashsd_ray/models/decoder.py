@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashsd_ray.errors import CheckpointError
-from flashsd_ray.models.attention import causal_bias, grouped_attention, prompt_attention, rotate, signed
+from flashsd_ray.models.attention import (
+    attends_wide_here,
+    causal_bias,
+    fold_bias,
+    grouped_attention,
+    prompt_attention,
+    rotate,
+    signed,
+)
 from flashsd_ray.models.kv_cache import KVCache
 from flashsd_ray.models.linear import FixedLinear, usual_rows
 
@@ -116,7 +124,8 @@ class Decoder:
         self.embedding: Tensor = module.embed_tokens.weight  # [V, D]
         self.lm_head = lm_head  # [V, D]
         self._head = FixedLinear(lm_head)
-        self.attends_wide = True  # whether answers attend in float32 on a CPU; must not change while requests are open
+        # Whether answers attend in float32 on a CPU; must not change while requests are open.
+        self.attends_wide = attends_wide_here()
         self.final_norm: Tensor = module.norm.weight
         self.layers = [_take_layer(layer, share_weights) for layer in module.layers]
         self._rotary = module.rotary_emb
@@ -141,6 +150,11 @@ class Decoder:
     def usual_rows(self, num_rows: int) -> int:
         """How many rows a batch of so many should be padded to."""
         return num_rows if self._head.packed is None else usual_rows(num_rows)
+
+    def usual_keys(self, num_keys: int) -> int:
+        """How many keys so many should be padded to, where attention prepares its products for their number."""
+        is_prepared = self.device.type == "cpu" and self.dtype == torch.bfloat16 and not self.attends_wide
+        return usual_rows(num_keys) if is_prepared else num_keys
 
     def new_cache(self, num_rows: int, tap_width: int = 0) -> KVCache:
         """An empty cache of the right shape."""
@@ -175,10 +189,20 @@ class Decoder:
 
         Taps are numbered as transformers numbers hidden states: tap i has seen i layers, the last one the final norm.
         """
-        cos, signed_sin = batch.cos[:, None], signed(batch.sin)[:, None]
-        biases = [group.bias() for group in batch.groups]
-        read = _Reading.of(batch, self.num_layers)
         hidden = batch.embeddings
+        cos, signed_sin = batch.cos[:, None], signed(batch.sin)[:, None]
+        is_wide = self.attends_wide and hidden.device.type == "cpu"
+        biases = [
+            fold_bias(
+                group.bias(),
+                group.rows,
+                self.num_heads,
+                self.num_kv_heads,
+                dtype=torch.float32 if is_wide else hidden.dtype,
+            )
+            for group in batch.groups
+        ]
+        read = _Reading.of(batch, self.num_layers)
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
             query = self._cache_rows(index, layer, hidden, cos, signed_sin, batch, cache)
@@ -231,7 +255,7 @@ class Decoder:
         index: int,
         query: Tensor,  # [m, H, Dh]
         groups: Sequence[RowGroup],
-        biases: Sequence[Tensor | None],  # of the groups
+        biases: Sequence[Tensor | None],  # of the groups, folded
         cache: KVCache,
     ) -> Tensor:  # [m, H * Dh]
         parts = [

@@ -116,7 +116,7 @@ def _add_decoding(rows: _Rows, spans: Sequence[Span], width: int, decoder: Decod
         table[2] += [*(sequence.row(position) for position in range(span.start, span.stop)), *padding]
     token_ids, positions, cache_rows = torch.tensor(table, device=decoder.device)
     cos, sin = decoder.rotary_rows(positions)
-    length = max(span.stop for span in spans)
+    length = decoder.usual_keys(max(span.stop for span in spans))
     is_exact = width == 1 and all(span.stop == length for span in spans)
     starts = torch.tensor([span.start for span in spans], device=decoder.device)
     rows.embeddings.append(decoder.embedding.index_select(0, token_ids))

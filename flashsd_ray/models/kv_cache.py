@@ -214,7 +214,7 @@ class KVCache:
         length: int,  # L, positions to read of each; those beyond a sequence's own read the row of padding
     ) -> Tensor | slice:
         """The rows to ``read`` for positions ``0 .. length - 1`` of every sequence."""
-        if len(sequences) == 1 and sequences[0].is_contiguous:
+        if len(sequences) == 1 and sequences[0].is_contiguous and length <= sequences[0].capacity:
             first = sequences[0].first_row
             return slice(first, first + length)
         parts = []

@@ -24,7 +24,8 @@ def load_configured(config: ModelConfig) -> PretrainedTarget:
     target.limit_threads(config.threads)
     if target.model.device.type == "cpu":
         keep_freed_memory()
-    target.decoder.attends_wide = config.attention != "model"
+    if config.attention != "auto":
+        target.decoder.attends_wide = config.attention == "float32"
     return target
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashsd_ray.models.attention import grouped_attention, rotate, signed
+from flashsd_ray.models.attention import fold_bias, grouped_attention, rotate, signed
 from flashsd_ray.models.drafters.architecture import DrafterConfig
 from flashsd_ray.models.linear import FixedLinear
 
@@ -113,7 +113,8 @@ class DraftAttention(nn.Module):
     ) -> Tensor:  # [B * R, H * Dh]
         """What the rows of each sequence found among its keys."""
         grouped = queries.reshape(keys.shape[1], -1, self.num_heads, self.head_dim)
-        return grouped_attention(grouped, keys, values, bias, self.scale).flatten(0, 1)
+        folded = fold_bias(bias, grouped.shape[1], self.num_heads, self.num_kv_heads)
+        return grouped_attention(grouped, keys, values, folded, self.scale).flatten(0, 1)
 
     def add(
         self,

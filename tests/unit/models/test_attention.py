@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.models import attention
-from flashsd_ray.models.attention import causal_bias, grouped_attention, prompt_attention, rotate, signed
+from flashsd_ray.models.attention import causal_bias, fold_bias, grouped_attention, prompt_attention, rotate, signed
 
 
 def textbook(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -36,7 +36,7 @@ def random_case(batch: int, rows: int, length: int) -> tuple[Tensor, Tensor, Ten
 def test_equals_the_textbook(batch: int, rows: int, length: int) -> None:
     query, keys, values, bias = random_case(batch, rows, length)
     for mask in (None, bias):
-        mixed = grouped_attention(query, keys, values, mask, 0.3)
+        mixed = grouped_attention(query, keys, values, fold_bias(mask, rows, 6, 3), 0.3)
         torch.testing.assert_close(mixed.double(), textbook(query, keys, values, mask, 0.3), atol=1e-5, rtol=1e-5)
 
 
@@ -50,11 +50,39 @@ def test_rows_in_bfloat16_do_not_see_who_stands_beside_them(is_wide: bool) -> No
         assert torch.equal(alone[0, 0], mixed[0, row])
 
 
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_keys_of_padding_change_nothing(is_wide: bool) -> None:
+    query, keys, values, bias = random_case(3, 4, 24)
+    query, keys, values, bias = query.bfloat16(), keys.bfloat16(), values.bfloat16(), bias.bfloat16()
+    mixed = grouped_attention(query, keys, values, fold_bias(bias, 4, 6, 3), 0.25, is_wide=is_wide)
+    more = torch.full((3, 3, 8, 8), 100.0, dtype=torch.bfloat16)
+    hidden = torch.full((3, 4, 8), attention.MASKED, dtype=torch.bfloat16)
+    padded = grouped_attention(
+        query,
+        torch.cat((keys, more), dim=2),
+        torch.cat((values, more), dim=2),
+        fold_bias(torch.cat((bias, hidden), dim=2), 4, 6, 3),
+        0.25,
+        is_wide=is_wide,
+    )
+    assert torch.equal(padded, mixed)
+
+
+@pytest.mark.parametrize(("tiles", "dots", "is_wide"), [(True, True, True), (False, True, False), (False, False, True)])
+def test_the_kind_of_processor_decides_how_answers_attend(
+    tiles: bool, dots: bool, is_wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: dots)
+    assert attention.attends_wide_here() is is_wide
+
+
 def test_pieces_of_a_long_prompt_join_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     query, keys, values, bias = random_case(1, 20, 40)
-    whole = grouped_attention(query, keys, values, bias, 0.3)
+    folded = fold_bias(bias, 20, 6, 3)
+    whole = grouped_attention(query, keys, values, folded, 0.3)
     monkeypatch.setattr(attention, "MAX_SCORES", 7 * 6 * 40)
-    torch.testing.assert_close(grouped_attention(query, keys, values, bias, 0.3), whole)
+    torch.testing.assert_close(grouped_attention(query, keys, values, folded, 0.3), whole)
 
 
 def prompt_case(dtype: torch.dtype, length: int = 37) -> tuple[Tensor, Tensor, Tensor]:

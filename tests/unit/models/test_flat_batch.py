@@ -8,6 +8,7 @@ import torch
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.flat_batch import OpenRequest, flatten, missing
 from flashsd_ray.models.kv_cache import KVCache
+from flashsd_ray.models.linear import usual_rows
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.types import Conversation, SamplingParams
 from tests.tiny_checkpoints import checkpoint
@@ -50,3 +51,29 @@ def test_where_nothing_is_read_the_cache_is_filled_all_the_same(target: Pretrain
     _, all_keys, all_values = run(target, None)
     torch.testing.assert_close(keys, all_keys, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(values, all_values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_requests", [1, 3])
+def test_keys_are_padded_to_numbers_that_come_often_and_nothing_changes(
+    num_requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = load_target(str(checkpoint("llava15")), dtype="bfloat16", device="cpu")
+    small.decoder.attends_wide = False
+    found = []
+    for is_padded in (True, False):
+        if not is_padded:
+            monkeypatch.setattr(small.decoder, "usual_keys", lambda count: count)
+        cache = small.decoder.new_cache(256)
+        requests = [opened(small, cache, text) for text in ("Tell me a story.", "What is it?", "Why?")[:num_requests]]
+        whole, _ = flatten([], [missing(request, len(request.prompt)) for request in requests], small.decoder, cache)
+        small.decoder.forward(whole, cache)
+        for request in requests:
+            request.sequence.length = len(request.prompt)
+            request.token_ids.append(5)
+        spans = [missing(request, len(request.token_ids), (6, 7)) for request in requests]
+        batch, _ = flatten(spans, [], small.decoder, cache)
+        longest = max(span.stop for span in spans)
+        assert usual_rows(longest) > longest  # or nothing is tried
+        assert batch.groups[0].length == (usual_rows(longest) if is_padded else longest)
+        found.append(small.decoder.forward(batch, cache).hidden)
+    torch.testing.assert_close(*found)

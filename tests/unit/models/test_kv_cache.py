@@ -83,6 +83,10 @@ def test_neighbouring_blocks_are_read_as_a_view_and_scattered_ones_as_a_copy() -
     cache = small_cache()
     together = cache.open(3 * BLOCK_ROWS)
     assert isinstance(cache.select([together], 20), slice)
+    # Beyond its own rows nobody reads what others wrote there, hidden or not.
+    padded = cache.select([together], together.capacity + 2)
+    assert isinstance(padded, torch.Tensor)
+    assert padded.tolist() == [*together.rows.tolist(), 0, 0]
     holes = [cache.open(BLOCK_ROWS) for _ in range(5)]
     for hole in (holes[0], holes[2], holes[4]):
         cache.close(hole)
