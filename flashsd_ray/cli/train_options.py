@@ -24,6 +24,7 @@ SIZES = {
     "markov_rank": "markov_rank",
     "source": "source",
     "lead": "has_lead",
+    "causal": "is_causal",
 }
 # Option and the setting that it stands for.
 SETTINGS = {
@@ -106,6 +107,11 @@ def _add_drafter_options(group: Any) -> None:
         "--lead",
         action=argparse.BooleanOptionalAction,
         help="slots of block begin with what the target thought last (default: yes)",
+    )
+    group.add_argument(
+        "--causal",
+        action=argparse.BooleanOptionalAction,
+        help="slots of block see only those before them, so that a short draft is cheaper (default: yes)",
     )
     group.add_argument("--latents", metavar="N", type=positive_int, help="for each piece of visual tokens")
 

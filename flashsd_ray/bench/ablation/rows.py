@@ -66,7 +66,8 @@ class AblationRow:
 _EAGLE = AblationRow(name="", text="", kind="ar", taps=LAST, weights=FLASH_PAPER, is_divergence=True)
 _PAPER = replace(_EAGLE, kind="flash")
 _PLUS = AblationRow(name="", text="")
-_WITHOUT_LEAD = {"has_lead": False}
+_WHOLE = {"is_causal": False}
+_AS_PUBLISHED = {"has_lead": False, **_WHOLE}
 _PLUS_LONG = {size: {"draft_length": size} for size in (4, 12, 16)}
 
 ROWS: tuple[AblationRow, ...] = (
@@ -98,7 +99,7 @@ ROWS: tuple[AblationRow, ...] = (
         name="B1",
         text="DFlash: a block in one forward, slots that do not see each other's tokens",
         compressor="full",
-        sizes={"markov_rank": 0, "has_lead": False},
+        sizes={"markov_rank": 0, **_AS_PUBLISHED},
         weights=replace(DIVERGENCE, confidence=1.0),
         is_divergence=True,
     ),
@@ -107,11 +108,12 @@ ROWS: tuple[AblationRow, ...] = (
         name="B2",
         text="DSpark: B1 with the Markov head and total variation",
         compressor="full",
-        sizes=_WITHOUT_LEAD,
+        sizes=_AS_PUBLISHED,
     ),
-    replace(_PLUS, name="B3", text="FLASH+: B2 with latents, four for a frame, and a lead"),
-    replace(_PLUS, name="B3-lead", text="B2 with a lead: every visual token", compressor="full"),
-    replace(_PLUS, name="B3-latent", text="B2 with latents: no lead", sizes=_WITHOUT_LEAD),
+    replace(_PLUS, name="B3", text="FLASH+: B2 with latents, four for a frame, a lead, and causal slots"),
+    replace(_PLUS, name="B3-whole", text="B3 whose slots all see each other: B2 with latents and a lead", sizes=_WHOLE),
+    replace(_PLUS, name="B3-lead", text="B2 with a lead: every visual token", compressor="full", sizes=_WHOLE),
+    replace(_PLUS, name="B3-latent", text="B2 with latents: no lead", sizes=_AS_PUBLISHED),
     replace(_PLUS, name="B4-hide", text="B3 without visual rows", compressor="hide"),
     replace(_PLUS, name="B4-scramble", text="B3 with noise in place of the latents", is_scrambled=True),
     replace(_PLUS, name="B4-1", text="B3 with one latent for a frame", num_latents=1),
@@ -147,8 +149,9 @@ PAIRS: tuple[tuple[str, str, str], ...] = (
     ("B1", "A6", "a parallel block instead of one token after the other"),
     ("B2", "B1", "the Markov head and total variation"),
     ("B3-latent", "B2", "latents instead of every visual token"),
-    ("B3", "B3-lead", "latents instead of every visual token, where there is a lead"),
-    ("B3", "B3-latent", "the lead"),
+    ("B3-whole", "B3-lead", "latents instead of every visual token, where there is a lead"),
+    ("B3-whole", "B3-latent", "the lead"),
+    ("B3", "B3-whole", "slots that see only those before them"),
     ("B3", "A4", "FLASH+ against FLASH"),
     ("B3", "B4-hide", "latents against nothing"),
     ("B3", "B4-scramble", "latents against noise"),

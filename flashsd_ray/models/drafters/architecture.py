@@ -30,6 +30,7 @@ class DrafterConfig:
     markov_rank: int = 0  # 0: the slots of a block do not see each other's tokens
     source: Literal["taps", "vision"] = "taps"  # what the compressor reads at visual positions
     has_lead: bool = False  # whether the slots of a block begin with what the target thought last
+    is_causal: bool = False  # whether a slot of a block sees those before it only, so that a short block is less work
 
     def __post_init__(self) -> None:
         """Raises ConfigError when sizes contradict each other."""

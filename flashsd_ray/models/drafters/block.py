@@ -26,15 +26,15 @@ from flashsd_ray.models.kv_cache import KVCache
 
 @register("block")
 class BlockNetwork(DrafterNetwork):
-    """Slots ``[anchor, mask, mask, ..]`` see the context rows and each other; slot i drafts the token behind it."""
+    """Slots ``[anchor, mask, mask, ..]`` see the context and each other, or those before them; slot i drafts what follows."""
 
     @classmethod
     def default_config(cls, view: TargetView, compressor: str) -> DrafterConfig:
-        """One layer of the target's width, three taps, eight slots that begin with what the target thought last."""
+        """One layer of the target's width, three taps, eight causal slots that begin with what the target thought last."""
         config = one_layer(
             "block", view, compressor, tap_layers=spread_taps(view.num_layers, 3), draft_length=8, markov_rank=64
         )
-        return replace(config, has_lead=True)
+        return replace(config, has_lead=True, is_causal=True)
 
     def __init__(self, config: DrafterConfig, view: TargetView) -> None:
         super().__init__(config, view)
@@ -50,6 +50,7 @@ class BlockNetwork(DrafterNetwork):
         self,
         anchors: Tensor,  # [..] int64
         last: Tensor,  # [.., E], the context row right before each anchor
+        count: int,  # K
     ) -> Tensor:  # [.., K, E]
         """What enters the block: the anchor's embedding, then masks.
 
@@ -58,7 +59,8 @@ class BlockNetwork(DrafterNetwork):
         """
         embedded = self.embed(anchors)
         learned: Tensor = self.masks if self.config.has_lead else self.mask
-        masks = learned.to(embedded.dtype).expand(*anchors.shape, self.config.draft_length - 1, -1)
+        learned = learned[: count - 1] if self.config.has_lead else learned
+        masks = learned.to(embedded.dtype).expand(*anchors.shape, count - 1, -1)
         slots = torch.cat((embedded[..., None, :], masks), dim=-2)
         if not self.config.has_lead:
             return slots
@@ -67,15 +69,17 @@ class BlockNetwork(DrafterNetwork):
 
     def draft(self, work: DraftRound, cache: KVCache) -> Drafts:
         """The new context rows are in the cache, and every sequence has its drafts."""
-        slots, batch, context = self.config.draft_length, len(work.sequences), work.context
+        is_causal, batch, context = self.config.is_causal, len(work.sequences), work.context
+        slots = work.length if is_causal else self.config.draft_length
         spans = [
             Span(sequence, count, range(start - 1, start - 1 + slots))
             for sequence, count, start in zip(work.sequences, work.counts, work.starts, strict=True)
         ]
-        window = open_window(cache, [*work.spans, *spans], work.sequences, [count + slots for count in work.counts])
+        visible = [count + slots for count in work.counts]
+        window = open_window(cache, [*work.spans, *spans], work.sequences, visible, slots if is_causal else 1)
         cos, signed_sin = self.rotary.rows(window.positions, window.longest, context.dtype)
         anchors = torch.tensor(work.anchors, dtype=torch.int64, device=context.device)
-        hidden = self.slots(anchors, context[work.newest]).flatten(0, 1)  # [B * K, E]
+        hidden = self.slots(anchors, context[work.newest], slots).flatten(0, 1)  # [B * K, E]
         for index, layer in enumerate(self._layers()):
             queries, keys, values = layer.attention.project(torch.cat((context, hidden)), cos, signed_sin)
             cache.write(index, window.cache_rows, keys, values)
@@ -101,11 +105,12 @@ class BlockNetwork(DrafterNetwork):
         """What the slots behind every anchor say when each is told the true token before it."""
         slots, (batch, anchors) = self.config.draft_length, lesson.anchors.shape
         previous = lesson.tokens_from(0, slots)  # [N, A, K]
-        hidden = self.slots(previous[..., 0], lesson.rows_before()).reshape(batch * anchors * slots, -1)
+        hidden = self.slots(previous[..., 0], lesson.rows_before(), slots).reshape(batch * anchors * slots, -1)
         steps = torch.arange(slots, device=hidden.device)
         positions = torch.cat((lesson.positions, (lesson.anchors[..., None] + steps).flatten(1)), dim=1)
         cos, signed_sin = self.rotary_of(positions, lesson)
-        bias = torch.cat((lesson.context_bias().repeat_interleave(slots, dim=1), _own_block(lesson, slots)), dim=-1)
+        own = _own_block(lesson, slots, self.config.is_causal)
+        bias = torch.cat((lesson.context_bias().repeat_interleave(slots, dim=1), own), dim=-1)
         for layer in self._layers():
             rows = torch.cat((lesson.context, hidden.view(batch, anchors * slots, -1).to(lesson.context.dtype)), dim=1)
             parts = layer.attention.project(rows.flatten(0, 1), cos, signed_sin)
@@ -120,9 +125,11 @@ class BlockNetwork(DrafterNetwork):
         return [layer for layer in self.layers if isinstance(layer, DraftLayer)]
 
 
-def _own_block(lesson: Lesson, slots: int) -> Tensor:  # [N, A * K, A * K] float32
-    """Hides the slots of other anchors."""
+def _own_block(lesson: Lesson, slots: int, is_causal: bool) -> Tensor:  # [N, A * K, A * K] float32
+    """Hides the slots of other anchors, and later ones of the same where that is asked."""
     batch, anchors = lesson.anchors.shape
     block = torch.arange(anchors, device=lesson.anchors.device).repeat_interleave(slots)
     hidden = block[:, None] != block
+    if is_causal:
+        hidden |= torch.ones_like(hidden).triu(1)
     return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, MASKED).expand(batch, -1, -1)

@@ -29,7 +29,7 @@ class Window:
     positions: Tensor  # [m] int64
     longest: int  # largest position
     keys: Tensor | slice  # what KVCache.read takes
-    bias: Tensor | None  # [B, 1, L] float32, hides padding
+    bias: Tensor | None  # [B, 1 or R, L] float32, hides padding and what comes later
 
 
 def open_window(
@@ -37,8 +37,9 @@ def open_window(
     spans: Sequence[Span],  # in the order of the flat rows
     sequences: Sequence[CachedSequence],
     visible: Sequence[int],  # rows of each sequence that are seen, those of its spans included
+    causal_rows: int = 1,  # R, how many of these see no further than themselves
 ) -> Window:
-    """The window of rows that all see the first ``visible`` rows of their sequence."""
+    """The window of rows that all see the first ``visible`` rows of their sequence, but for the last ``causal_rows``."""
     rows: list[int] = []
     positions: list[int] = []
     for span in spans:
@@ -48,9 +49,10 @@ def open_window(
     cache_rows, turned = torch.tensor((rows, positions), dtype=torch.int64, device=device)
     length = max(visible)
     bias = None
-    if min(visible) < length:
-        hidden = torch.arange(length, device=device) >= torch.tensor(visible, device=device)[:, None]
-        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, MASKED)[:, None]
+    if min(visible) < length or causal_rows > 1:
+        ends = torch.tensor(visible, device=device)[:, None] + torch.arange(1 - causal_rows, 1, device=device)
+        hidden = torch.arange(length, device=device) >= ends[:, :, None]
+        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, MASKED)
     return Window(
         cache_rows=cache_rows,
         positions=turned,

@@ -17,6 +17,7 @@ from flashsd_ray.models.drafters import checkpoint
 from flashsd_ray.models.drafters.architecture import DrafterConfig, attention_shape, spread_taps
 from flashsd_ray.models.drafters.build import build_network, run_network
 from flashsd_ray.models.drafters.choice import DraftChoice
+from flashsd_ray.models.drafters.layers import DraftAttention
 from flashsd_ray.models.drafters.layout import lay_out
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
 from flashsd_ray.models.drafters.network import DrafterNetwork
@@ -40,7 +41,7 @@ def small_config(kind: str, **changes: object) -> DrafterConfig:
     """The kind's own sizes, with pieces small enough for the tiny prompts and two layers where that is possible."""
     config = NETWORKS[kind].default_config(tiny_view(), "latent")
     config = replace(config, compressor=replace(config.compressor, num_latents=2, piece_tokens=6))
-    return replace(config, **({"num_layers": 2, "has_lead": True} if kind == "block" else {}), **changes)
+    return replace(config, **({"num_layers": 2} | changes if kind == "block" else changes))
 
 
 def shaken_network(kind: str, **changes: object) -> DrafterNetwork:
@@ -105,7 +106,20 @@ def open_and_play(drafter: NeuralDrafter, prompt: EncodedPrompt, request_id: str
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_drafting_sees_the_logits_that_training_saw(kind: str, compressor: str, seen_logits: list[Tensor]) -> None:
     config = small_config(kind)
-    network = shaken_network(kind, compressor=replace(config.compressor, name=compressor))
+    _drafts_as_taught(shaken_network(kind, compressor=replace(config.compressor, name=compressor)), seen_logits)
+
+
+@pytest.mark.parametrize("has_lead", [False, True])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_every_block_drafts_as_it_was_taught(
+    has_lead: bool, is_causal: bool, num_layers: int, seen_logits: list[Tensor]
+) -> None:
+    network = shaken_network("block", has_lead=has_lead, is_causal=is_causal, num_layers=num_layers)
+    _drafts_as_taught(network, seen_logits)
+
+
+def _drafts_as_taught(network: DrafterNetwork, seen_logits: list[Tensor]) -> None:
     drafter, prompt = run_network(network), tiny_prompt((8, 13))
     verdicts = open_and_play(drafter, prompt)
     seen_logits.clear()
@@ -116,6 +130,31 @@ def test_drafting_sees_the_logits_that_training_saw(kind: str, compressor: str, 
     fused = torch.cat([verdict.taps for verdict in verdicts if verdict.taps is not None])
     taught = taught_logits(network, prompt, fused, told, anchor=len(committed) - 1)
     torch.testing.assert_close(drafted, taught, rtol=1e-4, atol=1e-4)
+
+
+def test_a_short_causal_block_is_the_beginning_of_a_long_one(
+    seen_logits: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = shaken_network("block", is_causal=True)
+    projected: list[int] = []
+    project = DraftAttention.project
+    monkeypatch.setattr(
+        DraftAttention,
+        "project",
+        lambda self, rows, *angles: projected.append(len(rows)) or project(self, rows, *angles),
+    )
+    drafter = run_network(network)
+    verdict = open_and_play(drafter, tiny_prompt())[-1]
+    found = []
+    for length in (8, 3):
+        seen_logits.clear()
+        projected.clear()
+        (block,) = drafter.propose([verdict], [length])
+        found.append((block.token_ids, torch.cat(seen_logits), projected[0]))
+    (long, long_logits, long_rows), (short, short_logits, short_rows) = found
+    assert short == long[:3]
+    torch.testing.assert_close(short_logits, long_logits[:3], rtol=1e-4, atol=1e-4)
+    assert long_rows - short_rows == 5  # slots that nobody asked for are not computed
 
 
 @pytest.mark.parametrize("kind", TRAINED)
