@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flashsd_ray.errors import ProtocolError
 from flashsd_ray.speculation.randomness import Draws, KeyedDraws, Purpose
-from flashsd_ray.speculation.sampling import warp
+from flashsd_ray.speculation.sampling import highest_ids, warp
 from flashsd_ray.types import DraftBlock, Proposal, SamplingParams
 
 AcceptanceRule = Literal["coupled", "rejection"]
@@ -64,7 +64,7 @@ def accept_greedy(
     draft_ids: Sequence[int],  # length K
 ) -> Judgement:
     """The longest prefix of the drafts that the target would have chosen, then its next choice."""
-    return accept_prefix(target_logits.argmax(-1).tolist(), draft_ids)
+    return accept_prefix(highest_ids(target_logits).tolist(), draft_ids)
 
 
 def accept_prefix(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flashsd_ray.errors import ProtocolError
 from flashsd_ray.speculation.acceptance import AcceptanceRule, Judgement, accept_prefix, judge
-from flashsd_ray.speculation.sampling import keyed_choice
+from flashsd_ray.speculation.sampling import highest_ids, keyed_choice
 from flashsd_ray.types import DraftBlock, SamplingParams
 
 
@@ -32,7 +32,7 @@ def judge_blocks(
     judgements: dict[int, Judgement] = {}
     greedy = [index for index, sampling in enumerate(samplings) if sampling.is_greedy]
     sampled = [index for index, sampling in enumerate(samplings) if not sampling.is_greedy]
-    argmax_ids = target_logits.argmax(-1).tolist() if greedy else []
+    argmax_ids = highest_ids(target_logits).tolist() if greedy else []
     for index in greedy:
         judgements[index] = accept_prefix(argmax_ids[firsts[index] :], blocks[index].token_ids)
     if rule == "coupled":

@@ -18,6 +18,20 @@ _NUCLEUS_GUESS = 256
 _CPU_CHUNK, _DEVICE_CHUNK = 2**16, 2**24
 
 
+def highest_ids(
+    logits: Tensor,  # [.., V] float
+) -> Tensor:  # [..] int64
+    """The most probable token of each row, the lower id among equals.
+
+    torch's argmax takes 6.7 us for a row of 2048 in bfloat16 on a CPU, numpy's 0.2: in a round of eight requests that was
+    a thirtieth of the time (docs/log.md).
+    """
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    known = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()  # to numpy
+    return torch.as_tensor(known.detach().numpy().argmax(-1))
+
+
 def warp(
     logits: Tensor,  # [.., V] float
     params: SamplingParams,
@@ -51,7 +65,7 @@ def keyed_choice(
 
     Rows of one request at different positions, and of different requests, may stand in any order: no row sees another.
     """
-    columns = logits.argmax(-1)
+    columns = highest_ids(logits)
     token_ids = columns if vocabulary is None else vocabulary[columns]
     groups: dict[tuple[float, int, float], list[int]] = defaultdict(list)
     for row, sampling in enumerate(samplings):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashsd_ray.speculation.acceptance import AcceptanceRule
 from flashsd_ray.speculation.randomness import Purpose, draw_key, key_tensor, keyed_uniforms
-from flashsd_ray.speculation.sampling import draft_proposal, keyed_choice
+from flashsd_ray.speculation.sampling import draft_proposal, highest_ids, keyed_choice
 from flashsd_ray.types import Proposal, SamplingParams
 
 SUPPORT_SIZE = 64  # S; holds nearly all of the mass, and a proposal of eight drafts stays under ten kilobytes
@@ -56,14 +56,14 @@ class DraftChoice:
     ) -> Tensor:  # [B] int64
         """One token for each request; slots must be chosen in order."""
         if self._is_greedy:
-            return logits.argmax(dim=-1)
+            return highest_ids(logits)
         if self._supports:
             return self._choose_with_proposals(logits, slot)
         if self._is_truncated:
             return keyed_choice(logits, self._samplings, [start + slot for start in self._starts])
         if self._noise is None:
             self._noise = self._make_noise(logits)
-        return (logits + self._noise[:, slot]).argmax(dim=-1)
+        return highest_ids(logits + self._noise[:, slot])
 
     def proposal(self, index: int, length: int) -> Proposal | None:
         """The distributions that the first drafts of a request were drawn from; None when nothing was drawn."""
@@ -92,7 +92,7 @@ class DraftChoice:
         return gumbel.view(len(self._samplings), self._length, -1).mul_(temperatures[:, None, None])
 
     def _choose_with_proposals(self, logits: Tensor, slot: int) -> Tensor:
-        token_ids = logits.argmax(dim=-1)
+        token_ids = highest_ids(logits)
         for index, supports in self._supports.items():
             chosen, support = draft_proposal(
                 logits[index : index + 1],

@@ -22,6 +22,7 @@ from flashsd_ray.models.drafters.registry import register
 from flashsd_ray.models.drafters.round import DraftRound, Drafts
 from flashsd_ray.models.drafters.target_view import TargetView
 from flashsd_ray.models.kv_cache import KVCache
+from flashsd_ray.speculation.sampling import highest_ids
 
 
 @register("flash")
@@ -55,7 +56,7 @@ class FlashNetwork(LastRowNetwork):
         """The new context rows are in the cache, and every sequence has its drafts."""
         _, logits = self.score(self.futures(self.attend_last(work, cache))[:, : work.length])
         if work.choice.is_highest:
-            token_ids = work.choice.with_noise(logits).argmax(dim=-1)
+            token_ids = highest_ids(work.choice.with_noise(logits))
         else:
             chosen = [work.choice.choose(logits[:, slot], slot) for slot in range(logits.shape[1])]
             token_ids = torch.stack(chosen, dim=1)

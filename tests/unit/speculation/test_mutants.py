@@ -78,7 +78,7 @@ MUTANTS = {
         "return Judgement(num_accepted, tuple(choices[: num_accepted + 1]))",
         "return Judgement(num_accepted + 1, (*draft_ids[: num_accepted + 1], choices[num_accepted]))",
     ),
-    "greedy takes the least probable token": ("greedy", "target_logits.argmax(-1)", "target_logits.argmin(-1)"),
+    "greedy takes the least probable token": ("greedy", "highest_ids(target_logits)", "highest_ids(-target_logits)"),
     "greedy compares with the row after": (
         "greedy",
         "draft_ids[num_accepted] == choices[num_accepted]",

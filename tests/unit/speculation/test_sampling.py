@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
 
 from flashsd_ray.speculation import sampling as module
 from flashsd_ray.speculation.randomness import KeyedDraws, Purpose
-from flashsd_ray.speculation.sampling import draft_choice, draft_proposal, keyed_choice, warp
+from flashsd_ray.speculation.sampling import draft_choice, draft_proposal, highest_ids, keyed_choice, warp
 from flashsd_ray.types import SamplingParams
 from tests.strategies import samplings
 from tests.unit.speculation.laws import reference_warp
@@ -164,3 +164,12 @@ def test_a_position_drafted_again_is_drawn_afresh() -> None:
     first, second = (draft_proposal(logits, params, 7, round_index, 30)[0] for round_index in (1, 2))
     assert first == draft_proposal(logits, params, 7, 1, 30)[0]
     assert first != second
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_highest_token_is_the_lowest_id_among_equals(dtype: torch.dtype) -> None:
+    logits = torch.randint(0, 3, (4, 5, 33), generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = highest_ids(logits)
+    assert found.dtype == torch.int64
+    expected = [[[*row].index(max(row)) for row in rows] for rows in logits.tolist()]
+    assert found.tolist() == expected
