@@ -147,14 +147,18 @@ class Decoder:
         """Where the weights are."""
         return self.embedding.device
 
+    @property
+    def attends_narrow(self) -> bool:
+        """Whether answers attend in bfloat16 on a CPU."""
+        return self.device.type == "cpu" and self.dtype == torch.bfloat16 and not self.attends_wide
+
     def usual_rows(self, num_rows: int) -> int:
         """How many rows a batch of so many should be padded to."""
         return num_rows if self._head.packed is None else usual_rows(num_rows)
 
     def usual_keys(self, num_keys: int) -> int:
         """How many keys so many should be padded to, where attention prepares its products for their number."""
-        is_prepared = self.device.type == "cpu" and self.dtype == torch.bfloat16 and not self.attends_wide
-        return usual_rows(num_keys) if is_prepared else num_keys
+        return usual_rows(num_keys) if self.attends_narrow else num_keys
 
     def new_cache(self, num_rows: int, tap_width: int = 0) -> KVCache:
         """An empty cache of the right shape."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from flashsd_ray.bench.decode.summary import PLAIN, Row
+from flashsd_ray.bench.decode.summary import PLAIN, PLAINS, Row
 from flashsd_ray.bench.figures import Line, draw_lines, draw_stacks, panels, save
 
 FLOOR = 0.98  # of plain decoding, at any batch size
@@ -28,7 +28,7 @@ def draw(rows: Sequence[Row], folder: Path, suffix: str = ".svg") -> list[Path]:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.contender for row in rows if row.contender != PLAIN))
+    return list(dict.fromkeys(row.contender for row in rows if row.contender not in PLAINS))
 
 
 def _speedup(axes: Axes, rows: Sequence[Row]) -> None:

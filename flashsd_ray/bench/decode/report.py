@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from flashsd_ray.bench.decode.contenders import Contender, EngineContender
+from flashsd_ray.bench.decode.contenders import Contender, EngineContender, WideContender
 from flashsd_ray.bench.decode.divergence import Divergence, GapReader
 from flashsd_ray.bench.decode.figures import draw
 from flashsd_ray.bench.decode.generating import ONE_AT_A_TIME, GenerateContender
 from flashsd_ray.bench.decode.measuring import Measured, measure
 from flashsd_ray.bench.decode.plan import Plan, cells_of
-from flashsd_ray.bench.decode.summary import FOREIGN, PLAIN, Row, rows_of
+from flashsd_ray.bench.decode.summary import FOREIGN, PLAIN, PLAIN_WIDE, Row, rows_of
 from flashsd_ray.bench.decode.tables import table_of
 from flashsd_ray.bench.journal import ResultJournal
 from flashsd_ray.bench.report import Report
@@ -25,6 +25,7 @@ from flashsd_ray.bench.workload import Question, assert_distinct, held_out_quest
 from flashsd_ray.config import Config, ModelConfig, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.local import Engine
 from flashsd_ray.models.encoder import LocalEncoder
+from flashsd_ray.models.loading import load_configured
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
 from flashsd_ray.types import Conversation, EncodedPrompt
 
@@ -40,11 +41,10 @@ def report(arguments: argparse.Namespace) -> Report:
         CheckpointError: a model cannot be loaded.
     """
     config = Config(model=ModelConfig(name=arguments.model, dtype=arguments.dtype, threads=arguments.threads))
-    target = load_target(arguments.model, dtype=arguments.dtype)
-    target.limit_threads(arguments.threads)
+    target = load_configured(config.model)
     questions = held_out_questions(arguments.clips, frame_count=arguments.frames)
     assert_distinct(questions)
-    plan = _plan(arguments)
+    plan = _plan(arguments, target)
     journal = _journal(arguments, target)
     with counting("batches", len(plan.turns())) as count:
         measured = measure(
@@ -72,8 +72,9 @@ def report(arguments: argparse.Namespace) -> Report:
     )
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
-    names = [PLAIN, *(label_of(name) for name in arguments.drafters), *arguments.baselines]
+def _plan(arguments: argparse.Namespace, target: PretrainedTarget) -> Plan:
+    plains = [PLAIN, PLAIN_WIDE] if target.decoder.attends_narrow else [PLAIN]
+    names = [*plains, *(label_of(name) for name in arguments.drafters), *arguments.baselines]
     return Plan(
         cells=cells_of(arguments.temperatures, arguments.batch_sizes),
         num_clips=arguments.clips,
@@ -116,7 +117,8 @@ def _contenders(
     }
     config = replace(config, scheduling=_scheduling(prompts, max(arguments.batch_sizes), arguments.max_new_tokens))
     plain = Engine.around(target, replace(config, speculation=SpeculationConfig(drafter="none")))
-    contenders: dict[str, Contender] = {PLAIN: EngineContender(PLAIN, plain, prompts, 0)}
+    alone = EngineContender(PLAIN, plain, prompts, 0)
+    contenders: dict[str, Contender] = {PLAIN: alone, PLAIN_WIDE: WideContender(PLAIN_WIDE, alone)}
     for drafter in arguments.drafters:
         speculation = SpeculationConfig(drafter=drafter, draft_length=arguments.draft_length)
         engine = Engine.around(target, replace(config, speculation=speculation))

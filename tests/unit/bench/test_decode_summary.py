@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from flashsd_ray.bench.decode.divergence import divergences, first_difference
 from flashsd_ray.bench.decode.figures import draw
 from flashsd_ray.bench.decode.measuring import Measured
 from flashsd_ray.bench.decode.plan import Cell, Turn
-from flashsd_ray.bench.decode.summary import PLAIN, Row, rows_of
+from flashsd_ray.bench.decode.summary import PLAIN, PLAIN_WIDE, Row, rows_of
 from flashsd_ray.bench.decode.tables import table_of
 from flashsd_ray.bench.intervals import median_ratio, rate_ratio, ratio_of_totals
 from flashsd_ray.bench.tables import markdown
@@ -30,19 +31,27 @@ def outcome(seconds: float, rounds: int, answer: tuple[int, ...] = (1, 2, 3), dr
     )
 
 
-def turn(number: int, temperature: float = 0.0) -> Measured:
+def turn(number: int, temperature: float = 0.0, others: Mapping[str, Outcome] | None = None) -> Measured:
     outcomes = {
         "block": outcome(1.0 + number, 4, drafts=8),
         PLAIN: outcome(3.0 + 3 * number, 12),
         "generate": outcome(6.0 + 6 * number, 12, (1, 9, 3)),
     }
-    return Measured(Turn(Cell(temperature, 1), number), outcomes)
+    return Measured(Turn(Cell(temperature, 1), number), outcomes | dict(others or {}))
 
 
 @pytest.fixture
 def rows() -> dict[tuple[float, str], Row]:
     found = rows_of([turn(0), turn(1), turn(0, 1.0), turn(1, 1.0)])
     return {(row.cell.temperature, row.contender): row for row in found}
+
+
+def test_plain_is_the_faster_of_two_ways_to_decode_plainly() -> None:
+    turns = [turn(0, others={PLAIN_WIDE: outcome(2.0, 12)}), turn(1, others={PLAIN_WIDE: outcome(4.0, 12)})]
+    rows = {row.contender: row for row in rows_of(turns)}
+    assert rows["block"].against[PLAIN].value == pytest.approx(2.0)
+    assert rows[PLAIN].against[PLAIN].value == pytest.approx(6 / 9)
+    assert PLAIN not in rows[PLAIN_WIDE].against
 
 
 def test_ratios_are_those_of_totals(rows: dict[tuple[float, str], Row]) -> None:
