@@ -24,11 +24,16 @@ class MarkovHead(nn.Module):
         nn.init.zeros_(self.confidence.weight)
         nn.init.zeros_(self.confidence.bias)
         self._table: np.ndarray | None = None  # [V, V] float32
+        self._stands: tuple[np.ndarray, np.ndarray] | None = None  # [E, 2] and, the bias included, [V, 2] float32
 
     def freeze(self) -> None:
         """Weights no longer change: on a CPU, small vocabularies get their whole table of suggestions made ready."""
         if self.previous.device.type == "cpu" and len(self.previous) ** 2 <= LARGEST_TABLE:
-            self._table = (self.previous.detach().float() @ self.next.detach().float().t()).numpy()
+            previous, weight = self.previous.detach().float(), self.confidence.weight.detach().float()
+            self._table = (previous @ self.next.detach().float().t()).numpy()
+            width = weight.shape[1] - previous.shape[1]
+            told = previous @ weight[:, width:].t() + self.confidence.bias.detach().float()
+            self._stands = weight[:, :width].t().contiguous().numpy(), told.numpy()
 
     def add(
         self,
@@ -59,6 +64,9 @@ class MarkovHead(nn.Module):
         previous: Tensor,  # [..] int64
     ) -> Tensor:  # [.., 2]
         """Log-odds that the draft of each slot stands, for a greedy and for a sampled request."""
+        if self._stands is not None:
+            seen, told = self._stands
+            return torch.from_numpy(hidden.float().numpy() @ seen + told[previous.numpy()])
         rows = torch.cat((hidden, F.embedding(previous, self.previous).to(hidden.dtype)), dim=-1)
         odds: Tensor = self.confidence(rows)
         return odds

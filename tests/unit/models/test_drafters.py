@@ -20,6 +20,7 @@ from flashsd_ray.models.drafters.choice import DraftChoice
 from flashsd_ray.models.drafters.layers import DraftAttention
 from flashsd_ray.models.drafters.layout import lay_out
 from flashsd_ray.models.drafters.lesson import Answers, Lesson
+from flashsd_ray.models.drafters.markov import MarkovHead
 from flashsd_ray.models.drafters.network import DrafterNetwork
 from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.drafters.registry import NETWORKS
@@ -394,3 +395,18 @@ def test_the_fast_way_to_choose_chooses_the_same(
         blocks.append(drafter.propose([first_verdict(drafter, "r", prompt, 4)], [drafter.max_draft_length])[0])
     assert blocks[0].token_ids == blocks[1].token_ids
     assert blocks[0].confidence == pytest.approx(blocks[1].confidence)
+
+
+def test_a_frozen_bigram_head_says_what_it_learnt() -> None:
+    torch.manual_seed(0)
+    head = MarkovHead(VOCAB, WIDTH, 6)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    logits, anchors = torch.randn(3, 5, VOCAB), torch.randint(0, VOCAB, (3,))
+    hidden, previous = torch.randn(3, 5, WIDTH), torch.randint(0, VOCAB, (3, 5))
+    with torch.inference_mode():
+        followed, odds = head.follow(logits, anchors), head.stand_logits(hidden, previous)
+        head.freeze()
+        assert torch.equal(head.follow(logits, anchors), followed)
+        torch.testing.assert_close(head.stand_logits(hidden, previous), odds)
