@@ -25,6 +25,7 @@ def add_measurements(measurements: Any) -> None:
     equality = _added(measurements, "equality", "every drafter and compressor against generate, token for token")
     equality.add_argument("--clips", type=int, metavar="N", default=200)
     equality.add_argument("--max-new-tokens", type=int, metavar="N", default=96)
+    equality.add_argument("--drafters", nargs="+", metavar="NAME", default=[], help="default: all, and none")
     equality.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the result")
     equality.set_defaults(measure=_equality)
 
@@ -129,7 +130,10 @@ def _equality(arguments: argparse.Namespace) -> Report:
     gaps = None if is_exact else GapReader(load_target(arguments.model, dtype="float32"), Config())
     print("| drafter | compressor | batch | identical to generate | tau | largest gap |\n|---|---|---|---|---|---|")
     rows = []
-    for row in compare_all(target, questions, max_new_tokens=arguments.max_new_tokens, gaps=gaps):
+    compared = compare_all(
+        target, questions, max_new_tokens=arguments.max_new_tokens, drafters=arguments.drafters, gaps=gaps
+    )
+    for row in compared:
         gap = "" if row.largest_gap is None else f"{row.largest_gap:.3f}"
         identical = f"{row.num_identical}/{row.num_clips}"
         print(

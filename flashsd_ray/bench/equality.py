@@ -14,6 +14,7 @@ from flashsd_ray.bench.scrambling import scramble
 from flashsd_ray.bench.workload import Question
 from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.local import Engine
+from flashsd_ray.errors import ConfigError
 from flashsd_ray.models import compressors
 from flashsd_ray.models.drafters.registry import FREE, NETWORKS
 from flashsd_ray.models.encoder import LocalEncoder
@@ -61,14 +62,24 @@ def compare_all(
     questions: Sequence[Question],
     *,
     max_new_tokens: int,
+    drafters: Sequence[str] = (),  # none: all of them, and plain decoding
     gaps: GapReader | None = None,  # None: how sure the model was where answers part is not looked up
 ) -> Iterator[Agreement]:
-    """Plain decoding, then every drafter with every compressor, alone and in mixed batches."""
+    """Plain decoding, then every drafter with every compressor, alone and in mixed batches.
+
+    Raises:
+        ConfigError: there is no such drafter.
+    """
+    for name in drafters:
+        if name not in NETWORKS and name not in FREE:
+            raise ConfigError(f"unknown drafter {name!r}; known: {', '.join(sorted({*NETWORKS, *FREE}))}")
     expected = generated(target, questions, max_new_tokens)
     ways: list[tuple[str, str, int]] = [("none", "auto", size) for size in (1, MIXED_BATCH)]
     ways += [(name, "auto", size) for name in sorted({*FREE, *NETWORKS} - {"none"}) for size in (1, MIXED_BATCH)]
     ways += [(kind, name, MIXED_BATCH) for kind in sorted(NETWORKS) for name in (*compressors.names(), SCRAMBLED)]
     for drafter, compressor, batch_size in ways:
+        if drafters and drafter not in drafters:
+            continue
         engine = _engine(target, drafter, compressor)
         stats, num_identical, found_gaps = SpeculationStats(), 0, list[float]()
         # Budgets differ inside a batch, so that requests leave and join while others run.
