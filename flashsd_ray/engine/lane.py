@@ -18,20 +18,12 @@ from time import perf_counter
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Chunk
 from flashsd_ray.engine.cohorts import Cohort, Drafting, Running, Turns, begin_with, num_cohorts
+from flashsd_ray.engine.gate import Gate
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError
 from flashsd_ray.scheduling.admission import Crowd, ServiceTimes, earliest_answer_s, expected_wait_s, observe_answer
 from flashsd_ray.scheduling.rounds import plan_round
-from flashsd_ray.speculation.draft_length import (
-    LengthInputs,
-    LengthParams,
-    LengthState,
-    RoundCosts,
-    choose_length,
-    observe_round,
-    observe_verdict,
-    trim_to_confidence,
-)
+from flashsd_ray.speculation.draft_length import trim_to_confidence
 from flashsd_ray.speculation.interfaces import Drafter, Encoder, Target
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
 from flashsd_ray.speculation.stopping import Detokenize, Emission, StopRules
@@ -79,9 +71,7 @@ class Lane:
         self._turns = Turns(num_cohorts(config.placement.cohorts, drafter), self._running)
         self._begin = begin_with(drafter)
         self._worked_s = 0.0  # inside rounds; time between them belongs to the caller
-        self._costs = RoundCosts()
-        # What requests have shown so far, greedy and sampled ones apart: a new one begins there.
-        self._shown = {True: LengthState(), False: LengthState()}
+        self._gate = Gate(drafter.max_draft_length, config.speculation.draft_length or None)
         self._times = ServiceTimes()
         self.meters = LaneMeters()
         self.holds_queue = False  # whether only requests get a place that were submitted as the next
@@ -206,8 +196,10 @@ class Lane:
         verified_s = self._clock()
         times = {"verify": verified_s - collected_s, "draft": order_s + collected_s - began_s}
         if alone_s is not None:
-            known = times | {"verify": alone_s}
-            self._observe_costs(num_asked, num_drafted, blocks[: len(decoding)], verdicts[: len(decoding)], known)
+            alone = len(decoding)
+            self._gate.observe(
+                num_asked, num_drafted, blocks[:alone], verdicts[:alone], draft_s=times["draft"], verify_s=alone_s
+            )
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -257,26 +249,6 @@ class Lane:
         """Working time of the lane since the request was last judged or filled."""
         passed_s, running.counted_s = self._worked_s - running.counted_s, self._worked_s
         return passed_s
-
-    def _observe_costs(
-        self,
-        num_asked: int,
-        num_drafted: int,
-        blocks: list[DraftBlock],
-        verdicts: list[Verdict],
-        times: dict[str, float],
-    ) -> None:
-        self._costs = observe_round(
-            self._costs,
-            LengthParams(max_length=self._drafter.max_draft_length),
-            num_running=len(blocks),
-            num_asked=num_asked,
-            num_drafted=num_drafted,
-            num_rows=sum(len(block.token_ids) + 1 for block in blocks),
-            num_committed=sum(len(verdict.token_ids) for verdict in verdicts),
-            draft_s=times["draft"],
-            verify_s=times["verify"],
-        )
 
     def _expire(self) -> list[Chunk]:
         """Requests whose time is over have ended."""
@@ -337,7 +309,6 @@ class Lane:
         except BaseException:
             self._target.close(request.request_id)
             raise
-        fixed = self._config.speculation.draft_length or None
         self._running[request.request_id] = Running(
             request=request,
             cohort=self._turns.smallest,
@@ -346,15 +317,12 @@ class Lane:
             num_prompt_tokens=len(prompt),
             num_found=num_cached,
             rules=rules,
-            lengths=LengthParams(
-                max_length=self._drafter.max_draft_length,
-                fixed_length=fixed if request.draft_length is None else request.draft_length,
-            ),
+            lengths=self._gate.params_for(request.draft_length),
             block=_empty_block(request.request_id, len(prompt)),
             num_cached=num_cached,
             stats=SpeculationStats.of_stage("encode", waiting.encode_s),
             counted_s=self._worked_s,
-            length_state=self._shown[request.sampling.is_greedy].successor(),
+            length_state=self._gate.first_state(request.sampling),
         )
         self.on_open(request.request_id)
         self.meters.prompt_tokens += len(prompt)
@@ -366,28 +334,16 @@ class Lane:
         if not going_on:
             return
         began_s = self._clock()
-        inputs = LengthInputs(num_running=len(going_on), lane_round=cohort.num_rounds, costs=self._costs)
+        inputs = self._gate.inputs(len(going_on), cohort.num_rounds)
         lengths = []
         for running, verdict in going_on:
-            self._learn(running, verdict.num_accepted)
-            length = choose_length(inputs, running.length_state, running.lengths)
-            # The last token that may be committed is the target's own, so drafting it would be in vain.
-            lengths.append(min(length, running.rules.remaining - 1))
+            self._gate.learn(running, verdict.num_accepted)
+            lengths.append(self._gate.length_for(running, inputs))
             running.block = replace(_empty_block(verdict.request_id, verdict.next_start), round=verdict.round + 1)
             running.num_cached = verdict.next_start - 1
         pending = self._begin([verdict for _, verdict in going_on], lengths)
         owners = [running for running, _ in going_on]
         cohort.drafting = Drafting(owners, pending, inputs, order_s=self._clock() - began_s, num_asked=sum(lengths))
-
-    def _learn(self, running: Running, num_accepted: int) -> None:
-        """The verdict on its block is in what the request, and all of its kind, have shown."""
-        num_drafted, is_greedy = len(running.block.token_ids), running.request.sampling.is_greedy
-        if not num_drafted:
-            return  # says nothing, and in plain decoding every microsecond counts
-        running.length_state = observe_verdict(running.length_state, num_drafted, num_accepted, running.lengths)
-        self._shown[is_greedy] = observe_verdict(
-            self._shown[is_greedy], num_drafted, num_accepted, running.lengths, is_pooled=True
-        )
 
     def _account(
         self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]
