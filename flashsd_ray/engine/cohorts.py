@@ -57,6 +57,17 @@ class Drafting:
     inputs: LengthInputs
     order_s: float  # what giving the order took; all of the drafting where the drafter works at once
     num_asked: int  # tokens to draft for all of them together
+    prompt_s: float  # of this: reading prompts, which happens once for each request
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """What came of an order."""
+
+    num_asked: int = 0
+    num_drafted: int = 0
+    order_s: float = 0.0
+    prompt_s: float = 0.0
 
 
 class Turns:

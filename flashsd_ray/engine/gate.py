@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flashsd_ray.engine.cohorts import Running
+from flashsd_ray.engine.cohorts import Drafted, Running
 from flashsd_ray.speculation.draft_length import (
     LengthInputs,
     LengthParams,
@@ -69,12 +69,11 @@ class Gate:
 
     def observe(
         self,
-        num_asked: int,  # tokens that the drafter was to draft
-        num_drafted: int,  # that it did draft
+        drafted: Drafted,
         blocks: Sequence[DraftBlock],  # what was judged, no prompts among them
         verdicts: Sequence[Verdict],
         *,
-        draft_s: float,
+        draft_s: float,  # without reading prompts
         verify_s: float,
     ) -> None:
         """What the round took is in the costs."""
@@ -82,8 +81,8 @@ class Gate:
             self._costs,
             self._usual,
             num_running=len(blocks),
-            num_asked=num_asked,
-            num_drafted=num_drafted,
+            num_asked=drafted.num_asked,
+            num_drafted=drafted.num_drafted,
             num_rows=sum(len(block.token_ids) + 1 for block in blocks),
             num_committed=sum(len(verdict.token_ids) for verdict in verdicts),
             draft_s=draft_s,

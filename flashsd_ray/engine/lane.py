@@ -17,14 +17,14 @@ from time import perf_counter
 
 from flashsd_ray.config import Config
 from flashsd_ray.engine.answers import Chunk
-from flashsd_ray.engine.cohorts import Cohort, Drafting, Running, Turns, begin_with, num_cohorts
+from flashsd_ray.engine.cohorts import Cohort, Drafted, Drafting, Running, Turns, begin_with, num_cohorts
 from flashsd_ray.engine.gate import Gate
 from flashsd_ray.engine.meters import LaneMeters
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError, OverloadedError
 from flashsd_ray.scheduling.admission import Crowd, ServiceTimes, earliest_answer_s, expected_wait_s, observe_answer
 from flashsd_ray.scheduling.rounds import plan_round
 from flashsd_ray.speculation.draft_length import trim_to_confidence
-from flashsd_ray.speculation.interfaces import Drafter, Encoder, Target
+from flashsd_ray.speculation.interfaces import Drafter, Encoder, PromptReader, Target
 from flashsd_ray.speculation.stats import RoundStats, SpeculationStats
 from flashsd_ray.speculation.stopping import Detokenize, Emission, StopRules
 from flashsd_ray.types import CaptionRequest, DraftBlock, EncodedPrompt, Fill, FinishReason, TokenLogprob, Verdict
@@ -183,7 +183,7 @@ class Lane:
             return ended
         cohort = self._turns.take()
         began_s = self._clock()
-        num_asked, num_drafted, order_s = self._collect(cohort)
+        drafted = self._collect(cohort)
         collected_s = self._clock()
         members = self._turns.level(cohort)
         plan = plan_round([running.standing for running in members], self._config.scheduling.prefill_rows)
@@ -194,12 +194,10 @@ class Lane:
         fills = [Fill(request_id=request_id, stop=stop) for request_id, stop in plan.fill]
         verdicts, alone_s = self._verify(blocks, len(decoding), fills)
         verified_s = self._clock()
-        times = {"verify": verified_s - collected_s, "draft": order_s + collected_s - began_s}
+        times = {"verify": verified_s - collected_s, "draft": drafted.order_s + collected_s - began_s}
         if alone_s is not None:
-            alone = len(decoding)
-            self._gate.observe(
-                num_asked, num_drafted, blocks[:alone], verdicts[:alone], draft_s=times["draft"], verify_s=alone_s
-            )
+            alone, draft_s = len(decoding), times["draft"] - drafted.prompt_s
+            self._gate.observe(drafted, blocks[:alone], verdicts[:alone], draft_s=draft_s, verify_s=alone_s)
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -231,15 +229,16 @@ class Lane:
             verdicts = [*verdicts, *self._target.verify(blocks[num_decoding:], fills)]
         return verdicts, alone_s
 
-    def _collect(self, cohort: Cohort) -> tuple[int, int, float]:
-        """Members of the cohort have their blocks; returns tokens asked for, tokens drafted, and what ordering took."""
+    def _collect(self, cohort: Cohort) -> Drafted:
+        """Members of the cohort have their blocks."""
         drafting, cohort.drafting = cohort.drafting, None
         if drafting is None or not any(self._is_running(owner) for owner in drafting.owners):
-            return 0, 0, 0.0
+            return Drafted()
         blocks = drafting.pending.blocks()
         for running, block in zip(drafting.owners, blocks, strict=True):
             running.block = trim_to_confidence(block, drafting.inputs, running.lengths)
-        return drafting.num_asked, sum(len(block.token_ids) for block in blocks), drafting.order_s
+        num_drafted = sum(len(block.token_ids) for block in blocks)
+        return Drafted(drafting.num_asked, num_drafted, drafting.order_s, drafting.prompt_s)
 
     def _is_running(self, running: Running) -> bool:
         # Not by its id alone: a request may have ended while its block was drafted, and its id be in use again.
@@ -343,7 +342,14 @@ class Lane:
             running.num_cached = verdict.next_start - 1
         pending = self._begin([verdict for _, verdict in going_on], lengths)
         owners = [running for running, _ in going_on]
-        cohort.drafting = Drafting(owners, pending, inputs, order_s=self._clock() - began_s, num_asked=sum(lengths))
+        cohort.drafting = Drafting(
+            owners,
+            pending,
+            inputs,
+            order_s=self._clock() - began_s,
+            num_asked=sum(lengths),
+            prompt_s=self._drafter.prompt_s if isinstance(self._drafter, PromptReader) else 0.0,
+        )
 
     def _account(
         self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]

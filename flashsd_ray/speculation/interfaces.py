@@ -90,6 +90,13 @@ class Drafter(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptReader(Protocol):
+    """A drafter that reads a request's prompt when it is to draft for it for the first time."""
+
+    prompt_s: float  # what reading prompts took in the last ``propose``: a cost of requests, not of drafts
+
+
 class Pending(Protocol):
     """Blocks that are being made."""
 

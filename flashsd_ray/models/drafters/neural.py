@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class NeuralDrafter:
         self.tap_layers = config.tap_layers
         self.tap_width = config.width
         self.max_draft_length = config.draft_length
+        self.prompt_s = 0.0  # of the last ``propose``: what turning prompts into context rows took
         self._rule: AcceptanceRule = rule
         self._cache = KVCache(
             num_layers=config.num_layers,
@@ -109,6 +111,7 @@ class NeuralDrafter:
             StaleBlockError: a verdict does not continue the one before it.
             ProtocolError: a verdict comes without the taps that this drafter declared.
         """
+        self.prompt_s = 0.0
         for verdict in verdicts:
             _arrive(self._state(verdict.request_id), verdict)
         wanted = [min(length, self.max_draft_length) for length in lengths]
@@ -161,11 +164,14 @@ class NeuralDrafter:
             entered = [network.enter(fused, torch.tensor(ids, dtype=torch.int64, device=device))]
         if len(plain) == len(arrivals):
             return entered[0]
+        began_s = perf_counter()
         texts = iter(torch.split(entered[0], [len(arrival.positions) for arrival in plain]) if plain else ())
         parts = [
             _enter_prompt(network, state, arrival) if arrival.is_prompt else next(texts) for state, arrival in arrivals
         ]
-        return torch.cat(parts)
+        rows = torch.cat(parts)
+        self.prompt_s = perf_counter() - began_s
+        return rows
 
 
 def _enter_prompt(network: DrafterNetwork, state: DraftState, arrival: Arrival) -> Tensor:

@@ -161,7 +161,7 @@ TestPromptsApart.settings = settings(max_examples=40, stateful_step_count=40, de
 def test_what_drafts_cost_is_learned_beside_prompts_only_where_these_are_apart(apart: bool, num_learned: int) -> None:
     lane = new_lane(TableTarget(LOGITS), prompts_apart=apart)
     seen: list[int] = []
-    lane._gate.observe = lambda num_asked, *_, **__: seen.append(num_asked)  # type: ignore[method-assign]
+    lane._gate.observe = lambda drafted, *_, **__: seen.append(drafted.num_asked)  # type: ignore[method-assign]
     endless = SamplingParams(max_new_tokens=40, ignore_eos=True)
     lane.submit(CaptionRequest(request_id="a", prompt="ab", sampling=endless))
     for _ in range(2):
