@@ -49,6 +49,10 @@ class Engine:
         network = getattr(drafter, "network", None)
         # What compresses the visual tokens for the drafter; ``none`` when it sees none.
         self.compressor_name = compressor_name or ("none" if network is None else str(network.config.compressor.name))
+        most_rows = config.scheduling.max_running * (drafter.max_draft_length + 1)
+        target.decoder.prepare(most_rows)
+        if network is not None:
+            network.prepare(most_rows)
         cache = MemoryVisualCache(config.stores.latent_bytes) if visual_cache is None else visual_cache
         self.encoder = LocalEncoder(target, cache, config.encoding)
         self.lane = Lane(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from flashsd_ray.errors import CheckpointError
 from flashsd_ray.models.attention import (
     attends_wide_here,
+    attention_shape,
     causal_bias,
     fold_bias,
     grouped_attention,
@@ -27,7 +28,7 @@ from flashsd_ray.models.attention import (
     signed,
 )
 from flashsd_ray.models.kv_cache import KVCache
-from flashsd_ray.models.linear import FixedLinear, usual_rows
+from flashsd_ray.models.linear import FixedLinear, prepare, usual_rows
 
 FIRST_ROTARY_ROWS = 1024  # the table doubles when a longer sequence comes
 
@@ -64,10 +65,6 @@ class RowGroup:
         """First flat row after the group."""
         return self.start + self.batch * self.rows
 
-    def bias(self) -> Tensor | None:  # [B, R, L] float32
-        """What hides later keys from earlier rows; a prompt hides them by itself."""
-        return None if self.first_positions is None else causal_bias(self.first_positions, self.rows, self.length)
-
     def read_part(self, start: int) -> RowGroup:
         """The rows that are read, as a group that begins at the flat row ``start``."""
         if self.num_read is None:
@@ -79,6 +76,16 @@ class RowGroup:
     def read_rows(self) -> range:
         """The flat rows that are read."""
         return range(self.start if self.num_read is None else self.stop - self.num_read, self.stop)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Padded:
+    """How the attention of one group is computed: the same for every layer, in a shape that comes often."""
+
+    batch: int
+    rows: int
+    keys: Tensor | slice  # what KVCache.read takes
+    bias: Tensor | None  # folded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +167,13 @@ class Decoder:
         """How many keys so many should be padded to, where attention prepares its products for their number."""
         return usual_rows(num_keys) if self.attends_narrow else num_keys
 
+    @torch.inference_mode()
+    def prepare(self, num_rows: int) -> None:
+        """Rounds of up to so many rows meet no product that their CPU has to prepare first."""
+        if self._head.packed is not None:
+            layer = self.layers[0]  # what is prepared depends on sizes only
+            prepare([layer.qkv, layer.gate_up, self._head], [layer.out, layer.down], num_rows)
+
     def new_cache(self, num_rows: int, tap_width: int = 0) -> KVCache:
         """An empty cache of the right shape."""
         return KVCache(
@@ -195,17 +209,7 @@ class Decoder:
         """
         hidden = batch.embeddings
         cos, signed_sin = batch.cos[:, None], signed(batch.sin)[:, None]
-        is_wide = self.attends_wide and hidden.device.type == "cpu"
-        biases = [
-            fold_bias(
-                group.bias(),
-                group.rows,
-                self.num_heads,
-                self.num_kv_heads,
-                dtype=torch.float32 if is_wide else hidden.dtype,
-            )
-            for group in batch.groups
-        ]
+        shapes = [self._padded(group) for group in batch.groups]
         read = _Reading.of(batch, self.num_layers)
         kept: dict[int, Tensor] = {}
         for index, layer in enumerate(self.layers):
@@ -215,7 +219,7 @@ class Decoder:
                 hidden, query, groups = hidden.index_select(0, read.rows), query.index_select(0, read.rows), read.groups
                 if not len(hidden):
                     break
-            mixed = self._attend(index, query, groups, biases, cache)
+            mixed = self._attend(index, query, groups, shapes, cache)
             hidden = self._added(hidden, layer.out, mixed)
             hidden = self._feed_forward(layer, hidden)
             if index < len(batch.deepstack):
@@ -259,12 +263,12 @@ class Decoder:
         index: int,
         query: Tensor,  # [m, H, Dh]
         groups: Sequence[RowGroup],
-        biases: Sequence[Tensor | None],  # of the groups, folded
+        shapes: Sequence[_Padded],  # of the groups
         cache: KVCache,
     ) -> Tensor:  # [m, H * Dh]
         parts = [
-            self._attend_group(index, query, group, bias, cache)
-            for group, bias in zip(groups, biases, strict=True)
+            self._attend_group(index, query, group, shape, cache)
+            for group, shape in zip(groups, shapes, strict=True)
             if group.rows
         ]
         padding = len(query) - (groups[-1].stop if groups else 0)
@@ -272,14 +276,31 @@ class Decoder:
             parts.append(query.new_zeros(padding, self.num_heads * self.head_dim))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _attend_group(self, index: int, query: Tensor, group: RowGroup, bias: Tensor | None, cache: KVCache) -> Tensor:
-        keys, values = cache.read(index, group.keys, group.batch)
+    def _padded(self, group: RowGroup) -> _Padded:
+        """Decoding meets another batch and another number of rows in nearly every round; see ``attention_shape``."""
+        if group.prompt_start is not None:
+            return _Padded(group.batch, group.rows, group.keys, None)
+        batch, rows = group.batch, group.rows
+        if self.attends_narrow:
+            batch, rows = attention_shape(batch, rows)
+        keys, first = group.keys, group.first_positions
+        if batch > group.batch and not isinstance(keys, slice):
+            keys = F.pad(keys, (0, (batch - group.batch) * group.length))  # row 0 of the cache
+        bias = None if first is None else causal_bias(F.pad(first, (0, batch - group.batch)), rows, group.length)
+        is_wide = self.attends_wide and self.device.type == "cpu"
+        dtype = torch.float32 if is_wide else self.dtype
+        return _Padded(batch, rows, keys, fold_bias(bias, rows, self.num_heads, self.num_kv_heads, dtype=dtype))
+
+    def _attend_group(self, index: int, query: Tensor, group: RowGroup, shape: _Padded, cache: KVCache) -> Tensor:
+        keys, values = cache.read(index, shape.keys, shape.batch)
         rows = query[group.start : group.stop]
         if group.prompt_start is not None:
             return prompt_attention(rows, keys[:, 0], values[:, 0], group.prompt_start, self.scale)
         rows = rows.view(group.batch, group.rows, self.num_heads, self.head_dim)
-        mixed = grouped_attention(rows, keys, values, bias, self.scale, is_wide=self.attends_wide)
-        return mixed.view(group.batch * group.rows, -1)
+        if (shape.batch, shape.rows) != (group.batch, group.rows):
+            rows = F.pad(rows, (0, 0, 0, 0, 0, shape.rows - group.rows, 0, shape.batch - group.batch))
+        mixed = grouped_attention(rows, keys, values, shape.bias, self.scale, is_wide=self.attends_wide)
+        return mixed[: group.batch, : group.rows].reshape(group.batch * group.rows, -1)
 
     def _feed_forward(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
         normed = F.rms_norm(hidden, (self.hidden_size,), layer.post_norm, self.norm_eps)

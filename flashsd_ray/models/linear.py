@@ -7,6 +7,9 @@ than one, which is what verification lives on (docs/log.md). Packed weights are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from time import perf_counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,6 +48,30 @@ class FixedLinear:
         if self.bias is None:
             return torch.addmm(residual, rows, self.weight.t())
         return residual + F.linear(rows, self.weight, self.bias)
+
+
+def prepare(
+    alone: Sequence[FixedLinear],
+    added: Sequence[FixedLinear],  # whose products are added to something
+    num_rows: int,
+    *,
+    limit_s: float = 0.5,
+) -> int:
+    """Products of all usual numbers of rows up to ``num_rows`` are prepared, as far as the time goes; returns how many.
+
+    Whoever measures what a round takes must not meet products that were never made before (docs/log.md).
+    """
+    ends_s, num_done = perf_counter() + limit_s, 0
+    for rows in sorted({usual_rows(count) for count in range(1, num_rows + 1)}):
+        if perf_counter() > ends_s:
+            break
+        for linear in alone:
+            linear(linear.weight.new_zeros(rows, linear.weight.shape[1]))
+        for linear in added:
+            given = linear.weight.new_zeros(rows, linear.weight.shape[1])
+            linear.plus(linear.weight.new_zeros(rows, linear.weight.shape[0]), given)
+        num_done += 1
+    return num_done
 
 
 def usual_rows(num_rows: int) -> int:

@@ -17,6 +17,7 @@ from flashsd_ray.models.drafters.markov import MarkovHead
 from flashsd_ray.models.drafters.round import DraftRound, Drafts
 from flashsd_ray.models.drafters.target_view import TargetView
 from flashsd_ray.models.kv_cache import KVCache
+from flashsd_ray.models.linear import prepare
 
 
 class DrafterNetwork(nn.Module):
@@ -103,6 +104,13 @@ class DrafterNetwork(nn.Module):
     def draft(self, work: DraftRound, cache: KVCache) -> Drafts:
         """The new context rows are in the cache, and every sequence has its drafts."""
         raise NotImplementedError
+
+    @torch.inference_mode()
+    def prepare(self, num_rows: int) -> None:
+        """Drafts of up to so many rows meet no product of ours that their CPU has to prepare first."""
+        fixed = [module.fixed for module in self.modules() if isinstance(module, Projection)]
+        packed = [linear for linear in fixed if linear is not None and linear.packed is not None]
+        prepare(packed, [linear for linear in packed if len(linear.weight) == self.config.width], num_rows)
 
     def freeze(self) -> None:
         """Weights no longer change: whatever can be made ready for drafting is."""

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.models import attention
-from flashsd_ray.models.attention import causal_bias, fold_bias, grouped_attention, prompt_attention, rotate, signed
+from flashsd_ray.models.attention import (
+    attention_shape,
+    causal_bias,
+    fold_bias,
+    grouped_attention,
+    prompt_attention,
+    rotate,
+    signed,
+)
 
 
 def textbook(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -136,3 +144,14 @@ def test_rotation_is_the_one_of_llama() -> None:
         (first * cos[..., :4] - second * sin[..., :4], second * cos[..., :4] + first * sin[..., :4]), -1
     )
     torch.testing.assert_close(rotate(heads, cos, signed(sin)), expected)
+
+
+def test_few_shapes_of_attention_hold_every_batch_and_number_of_rows() -> None:
+    shapes = set()
+    for batch, rows in itertools.product(range(1, 33), range(1, 10)):
+        padded_batch, padded_rows = attention_shape(batch, rows)
+        assert batch <= padded_batch < batch + 4
+        assert rows <= padded_rows <= rows + 1
+        shapes.add((padded_batch, padded_rows))
+    assert len(shapes) == 14 * 6
+    assert attention_shape(1, 1) == (1, 1)  # what plain decoding of one request is

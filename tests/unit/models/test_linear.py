@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from flashsd_ray.models.linear import FixedLinear, can_pack, usual_rows
+from flashsd_ray.models.linear import FixedLinear, can_pack, prepare, usual_rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -49,3 +50,23 @@ def test_usual_numbers_are_few_and_near() -> None:
     assert all(count <= number <= 1.125 * count for count, number in enumerate(usual, start=1))
     assert len(set(usual)) == 15 + 8 * 6 + 1
     assert [usual_rows(number) for number in usual] == usual
+
+
+def test_products_are_prepared_for_the_usual_numbers_of_rows_until_the_time_is_over() -> None:
+    made: list[tuple[str, int]] = []
+
+    class Noted(FixedLinear):
+        def __call__(self, rows: Tensor) -> Tensor:
+            made.append(("alone", len(rows)))
+            return super().__call__(rows)
+
+        def plus(self, residual: Tensor, rows: Tensor) -> Tensor:
+            made.append(("added", len(rows)))
+            assert residual.shape == (len(rows), 8)
+            return super().plus(residual, rows)
+
+    linear = Noted(torch.randn(8, 4))
+    assert prepare([linear], [linear], 20) == 18
+    assert [rows for kind, rows in made if kind == "added"] == [*range(1, 17), 18, 20]
+    assert [rows for kind, rows in made if kind == "alone"] == [*range(1, 17), 18, 20]
+    assert prepare([linear], [], 20, limit_s=-1.0) == 0
