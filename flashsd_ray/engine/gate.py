@@ -28,7 +28,8 @@ class Gate:
     ) -> None:
         self._usual = LengthParams(max_length=max_length)
         self._fixed_length = fixed_length
-        self._costs = RoundCosts()
+        # By whether all requests of a round are greedy: drawing tokens costs time for each row, and tells nothing of others.
+        self._costs = {True: RoundCosts(), False: RoundCosts()}
         # What requests have shown so far, greedy and sampled ones apart: a new one begins there.
         self._shown = {True: LengthState(), False: LengthState()}
 
@@ -46,11 +47,11 @@ class Gate:
 
     def inputs(
         self,
-        num_running: int,  # requests that the next round drafts for
+        running: Sequence[Running],  # whom the next round drafts for
         lane_round: int,
     ) -> LengthInputs:
         """What the next round looks like."""
-        return LengthInputs(num_running=num_running, lane_round=lane_round, costs=self._costs)
+        return LengthInputs(num_running=len(running), lane_round=lane_round, costs=self._costs[_are_greedy(running)])
 
     def length_for(self, running: Running, inputs: LengthInputs) -> int:
         """Tokens to draft for the request."""
@@ -70,15 +71,17 @@ class Gate:
     def observe(
         self,
         drafted: Drafted,
-        blocks: Sequence[DraftBlock],  # what was judged, no prompts among them
+        judged: Sequence[Running],  # no prompts among them
+        blocks: Sequence[DraftBlock],  # of each
         verdicts: Sequence[Verdict],
         *,
         draft_s: float,  # without reading prompts
         verify_s: float,
     ) -> None:
         """What the round took is in the costs."""
-        self._costs = observe_round(
-            self._costs,
+        are_greedy = _are_greedy(judged)
+        self._costs[are_greedy] = observe_round(
+            self._costs[are_greedy],
             self._usual,
             num_running=len(blocks),
             num_asked=drafted.num_asked,
@@ -88,3 +91,7 @@ class Gate:
             draft_s=draft_s,
             verify_s=verify_s,
         )
+
+
+def _are_greedy(running: Sequence[Running]) -> bool:
+    return all(one.request.sampling.is_greedy for one in running)

@@ -197,7 +197,8 @@ class Lane:
         times = {"verify": verified_s - collected_s, "draft": drafted.order_s + collected_s - began_s}
         if alone_s is not None:
             alone, draft_s = len(decoding), times["draft"] - drafted.prompt_s
-            self._gate.observe(drafted, blocks[:alone], verdicts[:alone], draft_s=draft_s, verify_s=alone_s)
+            known = blocks[:alone], verdicts[:alone]
+            self._gate.observe(drafted, decoding, *known, draft_s=draft_s, verify_s=alone_s)
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -333,7 +334,7 @@ class Lane:
         if not going_on:
             return
         began_s = self._clock()
-        inputs = self._gate.inputs(len(going_on), cohort.num_rounds)
+        inputs = self._gate.inputs([running for running, _ in going_on], cohort.num_rounds)
         lengths = []
         for running, verdict in going_on:
             self._gate.learn(running, verdict.num_accepted)
