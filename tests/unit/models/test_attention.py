@@ -73,7 +73,7 @@ def test_keys_of_padding_change_nothing(is_wide: bool) -> None:
         0.25,
         is_wide=is_wide,
     )
-    assert torch.equal(padded, mixed)
+    torch.testing.assert_close(padded, mixed)  # not bit for bit: a float32 product may go by its size
 
 
 @pytest.mark.parametrize(("tiles", "dots", "is_wide"), [(True, True, True), (False, True, False), (False, False, True)])
