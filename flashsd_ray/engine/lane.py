@@ -70,6 +70,7 @@ class Lane:
         self._running: dict[str, Running] = {}
         self._turns = Turns(num_cohorts(config.placement.cohorts, drafter), self._running)
         self._begin = begin_with(drafter)
+        self._reader = drafter if isinstance(drafter, PromptReader) else None  # asked once: such a question is slow
         self._worked_s = 0.0  # inside rounds; time between them belongs to the caller
         self._gate = Gate(drafter.max_draft_length, config.speculation.draft_length or None)
         self._times = ServiceTimes()
@@ -349,7 +350,7 @@ class Lane:
             inputs,
             order_s=self._clock() - began_s,
             num_asked=sum(lengths),
-            prompt_s=self._drafter.prompt_s if isinstance(self._drafter, PromptReader) else 0.0,
+            prompt_s=0.0 if self._reader is None else self._reader.prompt_s,
         )
 
     def _account(

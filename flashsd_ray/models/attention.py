@@ -21,8 +21,7 @@ def grouped_attention(
     query: Tensor,  # [B, R, H, Dh]
     keys: Tensor,  # [Hkv, B, L, Dh]
     values: Tensor,  # [Hkv, B, L, Dh]
-    bias: Tensor
-    | None,  # [Hkv * B, H / Hkv * R, L], what fold_bias made of what hides keys; None: all rows see all keys
+    bias: Tensor | None,  # [Hkv * B, H / Hkv * R, L], from fold_bias; None: every row sees every key
     scale: float,
     *,
     is_wide: bool = True,  # whether products on a CPU are of float32
