@@ -23,8 +23,7 @@ class Gate:
     def __init__(
         self,
         max_length: int,  # most tokens the drafter can draft
-        fixed_length: int
-        | None = None,  # drafted for every request that does not ask for another; None: as far as pays
+        fixed_length: int | None = None,  # where a request does not ask for another; None: as far as pays
     ) -> None:
         self._usual = LengthParams(max_length=max_length)
         self._fixed_length = fixed_length
