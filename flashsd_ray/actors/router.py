@@ -35,6 +35,7 @@ from flashsd_ray.errors import (
 )
 from flashsd_ray.scheduling.routing import LaneLoad, choose_lane
 from flashsd_ray.scheduling.silence import leaves
+from flashsd_ray.timeouts import within
 from flashsd_ray.types import CaptionRequest, Conversation, FinishReason
 
 __all__ = ["Encoded", "EncoderClient", "LaneClient", "Router", "prefix_key"]
@@ -226,15 +227,13 @@ class Router:
     async def meters(self) -> dict[str, LaneMeters]:
         """What every lane that answers has counted, by its name."""
         lanes = list(self._lanes.values())
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(lane.meters(), STATUS_S) for lane in lanes), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(within(STATUS_S, lane.meters()) for lane in lanes), return_exceptions=True)
         pairs = zip(lanes, answers, strict=True)
         return {lane.lane_id: counted for lane, counted in pairs if isinstance(counted, LaneMeters)}
 
     async def _status_of(self, lane: LaneClient) -> LaneStatus | None:
         try:
-            status = await asyncio.wait_for(lane.status(), STATUS_S)
+            status = await within(STATUS_S, lane.status())
             if lane.lane_id in self._statuses:
                 self._statuses[lane.lane_id] = status
             return status
@@ -271,7 +270,7 @@ class Router:
             if encoder is not None:
                 try:
                     left_s = None if deadline_s is None else max(deadline_s - self._clock(), 0.0)
-                    return await asyncio.wait_for(self._encoders.encode(encoder, journey), left_s)
+                    return await within(left_s, self._encoders.encode(encoder, journey))
                 except asyncio.TimeoutError:
                     raise DeadlineError("the time was over before the pictures were encoded") from None
                 except UnavailableError as error:
@@ -298,7 +297,7 @@ class Router:
         if left_s <= 0:
             return False
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), min(left_s, most_s))
+            await within(min(left_s, most_s), self._changed.wait())
         return True
 
     async def _stream_from(

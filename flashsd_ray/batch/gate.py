@@ -11,6 +11,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from flashsd_ray.timeouts import within
+
 
 class Gate:
     """How far a pass has come; an actor."""
@@ -29,7 +31,7 @@ class Gate:
         """How far it is, once it is so far or the time is over."""
         async with self._moved:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._moved.wait_for(lambda: self._reached >= serial), timeout_s)
+                await within(timeout_s, self._moved.wait_for(lambda: self._reached >= serial))
             return self._reached
 
 

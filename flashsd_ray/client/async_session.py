@@ -20,6 +20,7 @@ from flashsd_ray.client.pictures import Source
 from flashsd_ray.client.requests import ask_of, frame_of
 from flashsd_ray.client.retries import Attempts
 from flashsd_ray.errors import DeadlineError, FlashSDError, SequenceError, UnavailableError
+from flashsd_ray.timeouts import within
 from flashsd_ray.types import SamplingParams
 from flashsd_ray.wire.v1 import captioning_pb2 as pb
 
@@ -46,6 +47,7 @@ class AsyncSession:
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_connected = asyncio.Event()  # the server has opened the session on the present connection
+        self._was_opened = False  # by the server, once
         self._is_decided = asyncio.Event()  # the session has been opened once, or never will be
         self._task: asyncio.Task[None] | None = None
 
@@ -78,13 +80,13 @@ class AsyncSession:
         self._task = asyncio.create_task(self._run())
         limit_s = self._calls.options.timeout_s
         try:
-            await asyncio.wait_for(self._is_decided.wait(), limit_s)
+            await within(limit_s, self._is_decided.wait())
         except asyncio.TimeoutError:
             raise DeadlineError(f"the session was not opened within {limit_s:g} s") from None
         finally:
             if not self._is_decided.is_set():
                 self._task.cancel()
-        if self._inbox.ending is not None:
+        if not self._was_opened and self._inbox.ending is not None:
             raise self._inbox.ending
         return self
 
@@ -277,6 +279,7 @@ class AsyncSession:
         self._opening.session_id, self._opening.resume_token = opened.session_id, opened.resume_token
         self._max_waiting_frames = max(opened.max_waiting_frames, 1)
         self._inbox.resume(opened, is_first=not self._is_decided.is_set())
+        self._was_opened = True
         self._is_connected.set()
         self._is_decided.set()
 

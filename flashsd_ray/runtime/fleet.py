@@ -26,6 +26,7 @@ from flashsd_ray.runtime.members import Member, look_at
 from flashsd_ray.runtime.roster import Roster
 from flashsd_ray.runtime.scaling import encoder_scaling, lane_scaling
 from flashsd_ray.runtime.starting import Kinds, LaneMember, Starter
+from flashsd_ray.timeouts import within
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Fleet:
         await self.start()
         if self._roster.version <= known_version:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), POLL_S)
+                await within(POLL_S, self._changed.wait())
         return replace(self._roster, quarantined=self._quarantine.left_s())
 
     async def report(self, edge: str, num_open: int) -> None:
@@ -122,8 +123,9 @@ class Fleet:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*map(drained, self._lanes.values())), drain_s)
+        if drain_s > 0:
+            with suppress(asyncio.TimeoutError):
+                await within(drain_s, asyncio.gather(*map(drained, self._lanes.values())))
         for name in [*self._lanes, *self._encoders]:
             self._end(name)
 
@@ -135,7 +137,7 @@ class Fleet:
             self._match("lane", self._lanes, self._lane_scaling.wanted)
             self._is_urgent.clear()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._is_urgent.wait(), self._config.placement.health_period_s)
+                await within(self._config.placement.health_period_s, self._is_urgent.wait())
             checks = [self._check_lane(lane_id) for lane_id in list(self._lanes)]
             checks += [self._check_encoder(encoder_id) for encoder_id in list(self._encoders)]
             for outcome in await asyncio.gather(*checks, return_exceptions=True):
@@ -149,7 +151,7 @@ class Fleet:
         while True:
             self._is_asked_for.clear()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._is_asked_for.wait(), self._config.autoscaling.interval_s)
+                await within(self._config.autoscaling.interval_s, self._is_asked_for.wait())
             if self._card is None:  # until then nobody can ask, and the first lane is not to be given up as idle
                 continue
             try:
@@ -192,7 +194,7 @@ class Fleet:
         self._publish()
         finishing = drained(member) if isinstance(member, LaneMember) else rested(member)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(finishing, self._config.autoscaling.drain_timeout_s)
+            await within(self._config.autoscaling.drain_timeout_s, finishing)
         self._lanes.pop(member.name, None)
         self._encoders.pop(member.name, None)
         self._complaints.pop(f"drafter of {member.name}", None)

@@ -16,6 +16,7 @@ from flashsd_ray.config import amounts
 from flashsd_ray.errors import FlashSDError, UnavailableError
 from flashsd_ray.runtime.clients import errors_of
 from flashsd_ray.runtime.parts import HEALTH
+from flashsd_ray.timeouts import within
 
 Bundle = dict[str, float]  # resources that one actor reserves
 
@@ -56,7 +57,7 @@ async def reserve(name: str, bundles: list[Bundle], timeout_s: float, strategy: 
     """
     group: PlacementGroup = placement_group(bundles, strategy=strategy, name=f"flashsd-{name}")
     try:
-        await asyncio.wait_for(group.ready(), timeout_s)
+        await within(timeout_s, group.ready())
     except asyncio.TimeoutError:
         remove_placement_group(group)
         raise UnavailableError(
@@ -102,7 +103,7 @@ async def launch(
     member = Member(name, handle, group)
     try:
         with errors_of(name):
-            await asyncio.wait_for(handle.status.remote(), timeout_s)
+            await within(timeout_s, handle.status.remote())
     except asyncio.TimeoutError:
         member.kill()
         raise UnavailableError(f"{name} did not start within placement.start_timeout_s") from None
@@ -140,7 +141,7 @@ async def look_at(member: Member, timeout_s: float) -> Look:
     """How the actor is, or why it counts as lost."""
     try:
         with errors_of(member.name):
-            return Look(await asyncio.wait_for(member.handle.status.remote(), timeout_s))
+            return Look(await within(timeout_s, member.handle.status.remote()))
     except asyncio.TimeoutError:
         return Look(loss=f"no answer within placement.health_timeout_s ({timeout_s:g} s)")
     except UnavailableError as error:

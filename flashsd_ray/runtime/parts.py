@@ -19,6 +19,7 @@ from flashsd_ray.runtime.meters import RayMeters
 from flashsd_ray.telemetry.families import store_families
 from flashsd_ray.telemetry.logs import log_as
 from flashsd_ray.telemetry.traces import start
+from flashsd_ray.timeouts import within
 
 if TYPE_CHECKING:
     from flashsd_ray.actors.encoder_host import EncoderStatus
@@ -112,7 +113,7 @@ class LanePart:
         await self._watch.turned()
         status = await self._host.status(subscriber)
         with suppress(asyncio.TimeoutError):  # in a long round there is nothing new to count
-            meters = await asyncio.wait_for(self._host.meters(), METERS_S)
+            meters = await within(METERS_S, self._host.meters())
             self._exported.export_lane(self._host.lane_id, meters, status)
         return status
 

@@ -22,6 +22,7 @@ from flashsd_ray.config import Config
 from flashsd_ray.errors import FlashSDError
 from flashsd_ray.serving.application.build import build_with
 from flashsd_ray.serving.application.run import NAME, running
+from flashsd_ray.timeouts import within
 
 NAMESPACE = "serve"
 DEPLOYMENTS: Mapping[Target, str] = {"fleet": "Fleet", "http-edge": "HttpEdge", "grpc-edge": "GrpcEdge"}
@@ -82,7 +83,7 @@ class ServedCluster(Reached):
         """Handles of lanes, encoders and drafters, by name; empty while the fleet is not there."""
         with suppress(RayError, asyncio.TimeoutError, RuntimeError):
             fleet: Any = serve.get_deployment_handle("Fleet", NAME)
-            found: Mapping[str, Any] = await asyncio.wait_for(_awaited(fleet.parts.remote()), PROBE_S)
+            found: Mapping[str, Any] = await within(PROBE_S, _awaited(fleet.parts.remote()))
             return found
         return {}
 
@@ -125,7 +126,7 @@ def served(config: Config, says: Callable[[str], None]) -> Iterator[ServedCluste
 async def process_of(handle: Any) -> int:
     """The process of a part; 0 where it does not answer."""
     try:
-        return int(await asyncio.wait_for(_awaited(handle.pid.remote()), PROBE_S))
+        return int(await within(PROBE_S, _awaited(handle.pid.remote())))
     except (RayError, asyncio.TimeoutError):
         return 0
 

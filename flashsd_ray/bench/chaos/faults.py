@@ -11,6 +11,7 @@ from flashsd_ray.bench.chaos.cluster import Cluster, is_running, process_of, sen
 from flashsd_ray.bench.chaos.redis import RedisProcess
 from flashsd_ray.bench.chaos.schedule import Fault, Target
 from flashsd_ray.config import Config
+from flashsd_ray.timeouts import within
 
 LOOK_S = 0.3
 GIVE_UP_S = 900.0  # nobody waits longer for a part to be back; another fault may take it again meanwhile
@@ -69,7 +70,7 @@ class Saboteur:
         """The fault has happened, and everything is there again or was waited for in vain."""
         felt = Felt(fault=fault, began_s=self._now())
         try:
-            await asyncio.wait_for(self._carried_out(felt), GIVE_UP_S)
+            await within(GIVE_UP_S, self._carried_out(felt))
             felt.whole_s = self._now()
         except asyncio.TimeoutError:
             pass

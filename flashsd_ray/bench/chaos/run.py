@@ -16,6 +16,7 @@ from flashsd_ray.bench.chaos.redis import RedisProcess
 from flashsd_ray.bench.chaos.schedule import Fault
 from flashsd_ray.bench.chaos.work import Work
 from flashsd_ray.config import Config
+from flashsd_ray.timeouts import within
 
 HANG_S = 600.0  # a request that has not ended by then is lost
 
@@ -116,7 +117,7 @@ async def run(
     async def ask(work: Work) -> None:
         start_s = now()
         try:
-            ended = await asyncio.wait_for(clients.ask(work, now), HANG_S)
+            ended = await within(HANG_S, clients.ask(work, now))
         except asyncio.TimeoutError:
             ended = Ended(code="HUNG", detail=f"no end within {HANG_S:g} s")
         fates.append(

@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 
 from flashsd_ray.errors import DeadlineError, FlashSDError, InvalidRequestError
 from flashsd_ray.telemetry.logs import about
+from flashsd_ray.timeouts import within
 from flashsd_ray.wire.messages.status import status_message
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Call:
             DeadlineError: it takes longer than the request may.
         """
         try:
-            return await asyncio.wait_for(work, self._left_s)
+            return await within(self._left_s, work)
         except asyncio.TimeoutError:
             raise DeadlineError("the pictures of the request were not there in time") from None
 

@@ -131,6 +131,21 @@ async def test_the_keeper_outlives_a_part_that_goes_between_two_looks(monkeypatc
         await running.close()
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_fleet_that_is_asked_to_look_while_it_is_closed_is_closed(
+    ticks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cluster(monkeypatch)
+    running = Fleet(replace(CONFIG, placement=PlacementConfig(num_lanes=1, health_period_s=1.0)))
+    await running.start()
+    await until(lambda: len(running._roster.lanes) == 1 and len(running._roster.encoders) == 1)
+    await running.replace("lane-of-yesterday")  # an edge could not reach it
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(running.close(), LIMIT_S)
+    assert not running._lanes
+
+
 async def test_complaints_about_a_drafter_end_with_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     running = Fleet(CONFIG)
