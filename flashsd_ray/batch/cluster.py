@@ -12,6 +12,7 @@ import ray
 
 from flashsd_ray.config import Config
 from flashsd_ray.errors import ConfigError
+from flashsd_ray.ray_environment import prepare_ray_environment
 
 
 @contextmanager
@@ -23,8 +24,7 @@ def connected(config: Config, address: str | None = None) -> Iterator[None]:
     """
     is_debugging = config.telemetry.log_level == "debug"
     level = logging.DEBUG if is_debugging else logging.ERROR
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
+    prepare_ray_environment()
     try:
         if address is None:
             ray.init(

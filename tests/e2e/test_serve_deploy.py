@@ -16,6 +16,7 @@ import pytest
 import yaml
 from openai import APIConnectionError, APIStatusError, OpenAI
 
+from flashsd_ray.ray_environment import RAY_ENVIRONMENT
 from tests.redis_server import free_port
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -30,8 +31,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         **token,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
+        **RAY_ENVIRONMENT,
         "PYTHONWARNINGS": "ignore",
     }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from flashsd_ray.ray_environment import prepare_ray_environment
 
 SHUTDOWN_S = 30.0
 
@@ -14,8 +17,7 @@ SHUTDOWN_S = 30.0
 @pytest.fixture(scope="session", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """A local Ray; it starts a process for each CPU that it is told of, so it is told of few."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
+    prepare_ray_environment()
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -26,3 +28,7 @@ def ray_cluster() -> Iterator[None]:
     impatient.start()
     ray.shutdown()
     impatient.cancel()
+    logs = sorted(Path(node.get_logs_dir_path()).glob("*.err"))
+    crashed = [path.name for path in logs if "SIGSEGV received" in path.read_text(errors="replace")]
+    if crashed:
+        warnings.warn(f"processes ended by a segmentation fault: {', '.join(crashed)}", stacklevel=1)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashsd_ray.errors import UnavailableError
+from flashsd_ray.ray_environment import RAY_ENVIRONMENT
 
 if TYPE_CHECKING:
     from flashsd_ray.bench.serving.networks import Place
@@ -44,8 +45,7 @@ def environment(more: Mapping[str, str]) -> Iterator[None]:
     changes = {
         MARK: mark,
         "RAY_AUTH_MODE": "disabled",  # as with a Ray that a program starts for itself; a token of the user's is left alone
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
+        **RAY_ENVIRONMENT,
         **more,
     }
     before = {name: os.environ.get(name) for name in changes}

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from flashsd_ray.config import Config
+from flashsd_ray.ray_environment import prepare_ray_environment
 from flashsd_ray.runtime.fleet import Fleet
 from flashsd_ray.runtime.service import FleetService
 from flashsd_ray.runtime.starting import cpus_needed
@@ -23,8 +24,7 @@ LITTLE_CPUS = 0.1  # reserved for each part: the fleets take turns, and Ray only
 @contextmanager
 def ray_for(configs: Sequence[Config]) -> Iterator[None]:
     """A Ray with room for a fleet of each configuration."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice puts lanes behind this process
+    prepare_ray_environment()
     num_cpus = max(os.cpu_count() or 1, math.ceil(sum(cpus_needed(config) for config in configs)))
     ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:

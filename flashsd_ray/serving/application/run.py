@@ -17,6 +17,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 
 from flashsd_ray.config import Config, ServingConfig
 from flashsd_ray.errors import ConfigError, UnavailableError
+from flashsd_ray.ray_environment import prepare_ray_environment
 from flashsd_ray.runtime.starting import cpus_needed
 from flashsd_ray.serving.application.build import build
 from flashsd_ray.serving.running import Running
@@ -64,8 +65,7 @@ def _connect(config: Config, address: str | None) -> None:
     # Ray tells a person at a terminal much that only matters when something is being looked for.
     quiet = {"logging_level": level if is_debugging else logging.ERROR, "log_to_driver": is_debugging}
     logging.getLogger("ray.serve").setLevel(level if is_debugging else logging.WARNING)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
+    prepare_ray_environment()
     try:
         if address is None:
             cpus = max(os.cpu_count() or 1, math.ceil(cpus_needed(config)))

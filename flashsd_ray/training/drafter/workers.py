@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from flashsd_ray.errors import ConfigError, FlashSDError, UnavailableError
+from flashsd_ray.ray_environment import prepare_ray_environment
 from flashsd_ray.training.drafter.events import Journal, LeftOut, Listener, journal_file, read_event
 from flashsd_ray.training.drafter.job import Job
 from flashsd_ray.training.drafter.peers import Peers
@@ -108,8 +109,7 @@ def _ray(workers: Workers) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own choice is 15: behind everything else on the machine
+    prepare_ray_environment()
     options: dict[str, Any] = {"address": workers.address}
     if workers.address is None:
         cpus = 1 + math.ceil(workers.count * workers.cpus)  # one for the part of Ray Train that minds the workers

@@ -1,4 +1,4 @@
-"""The Dockerfile, what goes into the image, the demo on a laptop, and that all files name the same versions."""
+"""The Dockerfile, what goes into the image, the demo on a laptop, and that all files name the same versions and settings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from flashsd_ray import __version__
 from flashsd_ray.cli.main import build_parser
+from flashsd_ray.ray_environment import RAY_ENVIRONMENT
 from tests.unit.cluster.files import CLUSTER, KUBERNETES, ROOT, load, objects, pins, walk
 
 DOCKERFILE = CLUSTER / "docker" / "Dockerfile"
@@ -165,3 +166,20 @@ def test_no_image_floats(path: Path) -> None:
     for image in re.findall(r"image: (\S+)", path.read_text(encoding="utf-8")):
         assert not image.endswith(":latest")
         assert ":" in image
+
+
+def test_every_ray_of_these_files_is_told_what_ours_is_told() -> None:
+    told = [f"{name}={value}" for name, value in RAY_ENVIRONMENT.items()]
+    assert set(told) <= set(DOCKERFILE.read_text(encoding="utf-8").split())
+    for name in ("aws.yaml", "gcp.yaml"):
+        starts = [line for line in (CLUSTER / name).read_text(encoding="utf-8").splitlines() if "ray start" in line]
+        assert len(starts) == 2
+        assert all(set(told) <= set(line.split()) for line in starts), name
+    variables = [node["env"] for node in walk(objects()) if isinstance(node, dict) and "env" in node]
+    of_ray = [
+        {one["name"]: one.get("value") for one in several}
+        for several in variables
+        if any(one["name"] in RAY_ENVIRONMENT for one in several)
+    ]
+    assert len(of_ray) >= 3
+    assert all(RAY_ENVIRONMENT.items() <= one.items() for one in of_ray)
