@@ -16,8 +16,8 @@ from ray.util.placement_group import PlacementGroup
 from flashsd_ray.actors.rank_address import RankAddress
 from flashsd_ray.config import Config
 from flashsd_ray.runtime.addresses import address_for, hosts_for
+from flashsd_ray.runtime.liveness import HEALTH
 from flashsd_ray.runtime.members import Bundle, Look, Member, launch, look_at
-from flashsd_ray.runtime.parts import HEALTH
 from flashsd_ray.telemetry.logs import log_as
 
 

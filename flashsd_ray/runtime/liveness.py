@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+HEALTH = "health"  # the group of methods that answer however many requests are open
+
 
 class LoopWatch:
     """Health is asked in a loop of its own, which would go on answering while the loop that works is blocked."""

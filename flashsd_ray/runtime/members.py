@@ -15,7 +15,7 @@ from flashsd_ray import errors
 from flashsd_ray.config import amounts
 from flashsd_ray.errors import FlashSDError, UnavailableError
 from flashsd_ray.runtime.clients import errors_of
-from flashsd_ray.runtime.parts import HEALTH
+from flashsd_ray.runtime.liveness import HEALTH
 from flashsd_ray.timeouts import within
 
 Bundle = dict[str, float]  # resources that one actor reserves

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from flashsd_ray.config import Config
-from flashsd_ray.runtime.liveness import LoopWatch
+from flashsd_ray.runtime.liveness import HEALTH, LoopWatch
 from flashsd_ray.runtime.meters import RayMeters
 from flashsd_ray.telemetry.families import store_families
 from flashsd_ray.telemetry.logs import log_as
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from flashsd_ray.types import CaptionRequest, Conversation
 
 METERS_S = 1.0  # longest wait for a lane's totals
-HEALTH = "health"  # the group of methods that answer however many requests are open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from flashsd_ray.runtime.gang import RankPart
-from flashsd_ray.runtime.parts import HEALTH, DrafterPart, EncoderPart, LanePart
+from flashsd_ray.runtime.liveness import HEALTH
+from flashsd_ray.runtime.parts import DrafterPart, EncoderPart, LanePart
 from flashsd_ray.runtime.starting import Kinds
 from flashsd_ray.serving.application.deployments import FleetDeployment
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
-from flashsd_ray.bench.serving.asks import Ask, Edge, Outcome
-
-Now = Callable[[], float]  # seconds since the load began
+from flashsd_ray.bench.serving.asks import Ask, Edge, Now, Outcome
 
 
 class Asker(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -9,6 +10,7 @@ from typing import Literal, TypeAlias
 from flashsd_ray.types import SamplingParams
 
 Edge: TypeAlias = Literal["http", "grpc"]
+Now: TypeAlias = Callable[[], float]  # seconds since the load began
 
 EDGES: tuple[Edge, ...] = ("http", "grpc")
 ANSWERED = "OK"  # every other code says why there is no answer

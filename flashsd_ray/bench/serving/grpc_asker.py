@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from flashsd_ray.bench.serving.asker import Now
-from flashsd_ray.bench.serving.asks import BROKEN, Ask, Outcome
+from flashsd_ray.bench.serving.asks import BROKEN, Ask, Now, Outcome
 from flashsd_ray.client import AsyncClient, Image, Piece, Retries, Video
 from flashsd_ray.errors import FlashSDError
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from flashsd_ray.bench.serving.asker import Now
-from flashsd_ray.bench.serving.asks import ANSWERED, BROKEN, Ask, Outcome
+from flashsd_ray.bench.serving.asks import ANSWERED, BROKEN, Ask, Now, Outcome
 from flashsd_ray.bench.serving.sse import EventParser
 from flashsd_ray.errors import DeadlineError, UnavailableError
 
