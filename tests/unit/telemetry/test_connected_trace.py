@@ -36,7 +36,9 @@ class Pipeline:
     """Three parts that could be three processes."""
 
     def __init__(self, edge: Traces, encoder: Traces, lane: Traces) -> None:
-        config = Config(scheduling=SchedulingConfig(max_running=2), speculation=SpeculationConfig(draft_length=3))
+        config = Config(
+            scheduling=SchedulingConfig(max_running=2, cache_rows=10_000), speculation=SpeculationConfig(draft_length=3)
+        )
         drafter = ScriptDrafter(lambda history, length: [int(LOGITS(history).argmax())] * length, 3)
         self.host = LaneHost(Lane(None, TableTarget(LOGITS), drafter, config), traces=lane)
         self.encoder = EncoderHost(LetterEncoder(), EncodingConfig())
@@ -84,7 +86,7 @@ async def test_a_cancelled_request_leaves_its_trace_too() -> None:
     edge, encoder, lane = Kept("http"), Kept("encoder-0"), Kept("lane-0")
     async with (
         Pipeline.of(edge.traces, encoder.traces, lane.traces) as pipeline,
-        aclosing(pipeline.service.stream(request(400))) as chunks,
+        aclosing(pipeline.service.stream(request(3000))) as chunks,
     ):
         await anext(chunks)
     outcomes = {str((span.attributes or {}).get("flashsd.outcome")) for span in lane.spans}
