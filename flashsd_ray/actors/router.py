@@ -8,7 +8,6 @@ out what was delivered already continues it without gap or repetition.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -488,7 +487,4 @@ def prefix_key(conversation: Conversation) -> str:
     Only the first frame counts: a live video grows, and must not change its lane with every frame.
     """
     visuals = conversation.visuals
-    if not visuals:
-        return ""
-    first = visuals[0].frames[0]
-    return hashlib.blake2b(first.tobytes(), digest_size=8).hexdigest()
+    return visuals[0].first_frame_digest if visuals else ""
