@@ -288,6 +288,13 @@ class EncodingConfig:
 
     batch_frames: int = field(default=32, metadata={"help": "most frames encoded in one turn"})
     batch_wait_s: float = field(default=0.002, metadata={"help": "time a turn waits for more frames to join it"})
+    images_per_forward: int = field(
+        default=0,
+        metadata={
+            "help": "small images of one size in one forward of the vision tower, on which bfloat16 features depend; "
+            "0: 4, and 16 for a corpus"
+        },
+    )
     max_waiting_frames: int = field(default=4096, metadata={"help": "most frames waiting for an encoder"})
     max_aspect_ratio: float = field(
         default=200.0, metadata={"help": "longest side of a picture over its shortest, which many models scale up"}
@@ -298,6 +305,7 @@ class EncodingConfig:
         _check(self.max_aspect_ratio >= 1, f"encoding.max_aspect_ratio must be at least 1, got {self.max_aspect_ratio}")
         _check(self.batch_frames > 0, "encoding.batch_frames must be positive")
         _check(self.batch_wait_s >= 0, "encoding.batch_wait_s must not be negative")
+        _check(self.images_per_forward >= 0, "encoding.images_per_forward must not be negative")
         _check(self.max_waiting_frames > 0, "encoding.max_waiting_frames must be positive")
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BEYOND_HELP = 70  # exit status
+IMAGES_PER_FORWARD = 16  # of two clips; 32 would gain 0.6 ms a clip more, where there are four
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's own, and torch's before it
 
 
@@ -43,9 +44,7 @@ class LaneWorker:
         self._worker_id = uuid.uuid4().hex[:8]
         log_as(job.config.telemetry, f"lane-{self._worker_id}")
         self._job = job
-        config = job.config
-        if config.model.attention == "auto":  # there are always many requests
-            config = replace(config, model=replace(config.model, attention="model"))
+        config = for_many_requests(job.config)
         self._engine = Engine.local(config, visual_cache=MemoryVisualCache(config.batch.latent_bytes))
         self._captioner: Captioner | None = None
         self._cpu_before_s = 0.0  # that this process had used before its first request
@@ -91,6 +90,16 @@ class LaneWorker:
             "idle_s": clock.idle_s,
             "cpu_s": time.process_time() - self._cpu_before_s,
         }
+
+
+def for_many_requests(config: Config) -> Config:
+    """What is left open is chosen for a lane that always has many requests."""
+    model, encoding = config.model, config.encoding
+    return replace(
+        config,
+        model=replace(model, attention="model" if model.attention == "auto" else model.attention),
+        encoding=replace(encoding, images_per_forward=encoding.images_per_forward or IMAGES_PER_FORWARD),
+    )
 
 
 def has_core_to_spare(config: Config, device: str, num_cores: int | None = None) -> bool:

@@ -31,8 +31,9 @@ class LocalEncoder:
     ) -> None:
         self._target = target
         self._cache = cache
-        self._preprocessor = Preprocessor(target, (config or EncodingConfig()).max_aspect_ratio)
-        self._tower = VisionTower(target)
+        config = config or EncodingConfig()
+        self._preprocessor = Preprocessor(target, config.max_aspect_ratio)
+        self._tower = VisionTower(target, config.images_per_forward)
         self._lock = Lock()  # the library's forward is ended by a hook on the model, which all threads share
         self.num_frames = 0  # of all conversations so far
         self.num_frames_encoded = 0  # those of them that went through the vision tower

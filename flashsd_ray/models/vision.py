@@ -14,6 +14,7 @@ Milliseconds for one forward of the bundled target's tower, one thread:
     bfloat16  3.6   4.8   6.6  10.7  18.0  30.3
 
 Four together cost a live stream of single frames 3 ms more than one alone, and clips get most of what there is to gain.
+Where clips come in masses the number may be larger; within one number the same picture has the same features.
 Large images fill the processor by themselves; padding would only cost them time.
 """
 
@@ -58,8 +59,9 @@ class LibraryOutput:
 class VisionTower:
     """Runs the vision tower and the projector of one target."""
 
-    def __init__(self, target: PretrainedTarget) -> None:
+    def __init__(self, target: PretrainedTarget, images_per_forward: int = 0) -> None:  # 0: IMAGES_PER_FORWARD
         self._target = target
+        self._images_per_forward = images_per_forward or IMAGES_PER_FORWARD
 
     @cached_property
     def fingerprint(self) -> str:
@@ -70,7 +72,7 @@ class VisionTower:
             "model": {name: value for name, value in model.config.to_dict().items() if name not in NOT_OF_VISION},
             "processors": [part.to_dict() for part in parts if part is not None],
             "versions": [version(name) for name in ("torch", "transformers")],
-            "arithmetic": [str(model.dtype), *_processor_kind(model.device), IMAGES_PER_FORWARD, LARGEST_PADDED],
+            "arithmetic": [str(model.dtype), *_processor_kind(model.device), self._images_per_forward, LARGEST_PADDED],
         }
         digest = hashlib.blake2b(json.dumps(described, default=str, sort_keys=True).encode(), digest_size=16)
         for name, sample in self._weight_samples():
@@ -119,7 +121,7 @@ class VisionTower:
 
     def _forward_size(self, pixels: Pixels) -> int:
         largest = LARGEST_PADDED.get(pixels.values.device.type, 0)
-        return IMAGES_PER_FORWARD if pixels.modality == "image" and pixels.values.numel() <= largest else 1
+        return self._images_per_forward if pixels.modality == "image" and pixels.values.numel() <= largest else 1
 
     def _forward(self, pictures: Sequence[Pixels], size: int) -> Iterator[VisualTokens]:
         first = pictures[0]

@@ -9,7 +9,7 @@ import pytest
 
 from flashsd_ray.batch.captioning import Captioner, IdleClock, Origin
 from flashsd_ray.batch.job import Job
-from flashsd_ray.batch.lane import has_core_to_spare
+from flashsd_ray.batch.lane import for_many_requests, has_core_to_spare
 from flashsd_ray.batch.parcels import ReadSegment
 from flashsd_ray.batch.rows import Clip
 from flashsd_ray.config import BatchConfig, Config, with_overrides
@@ -147,3 +147,10 @@ def test_a_lane_encodes_in_a_thread_of_its_own_where_a_core_is_left_for_it():
     assert not has_core_to_spare(two, "cpu", num_cores=2)
     assert has_core_to_spare(two, "cpu", num_cores=4)
     assert has_core_to_spare(two, "cuda:0", num_cores=2)
+
+
+def test_what_is_left_open_is_chosen_for_many_requests_and_what_is_said_stays() -> None:
+    chosen = for_many_requests(Config())
+    assert (chosen.model.attention, chosen.encoding.images_per_forward) == ("model", 16)
+    said = with_overrides(Config(), ["model.attention=float32", "encoding.images_per_forward=4"])
+    assert for_many_requests(said) == said

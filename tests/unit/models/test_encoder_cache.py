@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flashsd_ray.config import EncodingConfig
 from flashsd_ray.errors import InvalidRequestError
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
@@ -103,6 +104,16 @@ def test_a_frame_has_the_same_rows_alone_among_others_and_from_the_cache(family:
     for prompt, index in found:
         for ours, expected in zip(rows(prompt, index), alone, strict=True):
             assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("images_per_forward", [1, 3, 16])
+def test_so_it_has_with_any_number_in_a_forward(images_per_forward: int) -> None:
+    target = target_of(INDEPENDENT[0], "bfloat16")
+    encoder = LocalEncoder(target, config=EncodingConfig(images_per_forward=images_per_forward))
+    alone = rows(encoder.encode(of(FRAMES[0])), 0)
+    among_others = rows(encoder.encode(of(*FRAMES[3:0:-1], FRAMES[0], *FRAMES[4:8])), 3)
+    for ours, expected in zip(among_others, alone, strict=True):
+        assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("family", INDEPENDENT)

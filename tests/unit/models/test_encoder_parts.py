@@ -121,7 +121,9 @@ def test_a_fingerprint_stands_for_weights_preprocessing_and_arithmetic_and_not_f
             else:
                 changed.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
         others.append(VisionTower(changed))
-    assert len({same.fingerprint, *(other.fingerprint for other in others)}) == 6
+    others.append(VisionTower(target, images_per_forward=16))
+    assert len({same.fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert VisionTower(target, images_per_forward=4).fingerprint == same.fingerprint
     target.model.model.language_model.layers[0].mlp.up_proj.weight.data.mul_(2)
     assert VisionTower(target).fingerprint == same.fingerprint
 
