@@ -74,6 +74,7 @@ ROWS: tuple[AblationRow, ...] = (
     AblationRow(name="A0", text="plain decoding", kind=""),
     replace(_EAGLE, name="A1", text="EAGLE: one token after the other, every visual token", compressor="full"),
     replace(_EAGLE, name="A2", text="A1 with the paper's compressor", compressor="flash"),
+    replace(_EAGLE, name="A2-hide", text="A1 that sees no visual token", compressor="hide"),
     replace(_PAPER, name="A3", text="the paper's semi-autoregressive head, every visual token", compressor="full"),
     replace(_PAPER, name="A4", text="FLASH: A3 with the paper's compressor", compressor="flash"),
     replace(
@@ -143,6 +144,8 @@ ROWS: tuple[AblationRow, ...] = (
 # Which rows differ in one thing, and in which.
 PAIRS: tuple[tuple[str, str, str], ...] = (
     ("A2", "A1", "compression alone"),
+    ("A2", "A2-hide", "the paper's latents against nothing, one token after the other"),
+    ("A6", "A7", "every visual token against none, one token after the other"),
     ("A3", "A1", "semi-autoregression alone"),
     ("A4", "A3", "compression, where drafts are semi-autoregressive"),
     ("A4", "A1", "FLASH against EAGLE"),
