@@ -20,6 +20,13 @@ from PIL import Image
 NUM_BARS = 10
 WIDTH, HEIGHT = 80, 48
 
+# How the packets of chosen frames are reached: arguments of ``load_video``.
+WAYS: dict[str, dict[str, int | None]] = {
+    "kept": {"kept_bytes": 2**30},
+    "sought": {"kept_bytes": 0, "seek_packets": 0},
+    "passed over": {"kept_bytes": 0, "seek_packets": None},
+}
+
 CORNER_COLOURS = {"top left": (250, 0, 0), "top right": (0, 250, 0), "bottom left": (0, 0, 250)}  # bottom right: black
 
 

@@ -29,6 +29,7 @@ AUDIO_FORMATS = "mp3,wav,w64,flac,aac,ac3,eac3,ogg,aiff,amr,caf,au,dts,ape,wv,tt
 
 READ_BYTES = 256 * 2**10
 MAX_THREADS = 4
+PIXELS_PER_THREAD = 2**18  # starting and waiting for threads costs a tenth of decoding pictures of 192 x 192
 
 
 @contextmanager
@@ -76,7 +77,8 @@ def _video_stream(container: InputContainer, source: MediaSource, config: MediaC
     _check_header(container, stream, source, config)
     # Threads within a frame only: with several frames in flight, FFmpeg reports damage late or not at all.
     stream.thread_type = "SLICE"
-    stream.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+    pixels = stream.codec_context.width * stream.codec_context.height
+    stream.thread_count = max(1, min(MAX_THREADS, os.cpu_count() or 1, pixels // PIXELS_PER_THREAD))
     # The size may change within the stream; this limit is checked again at each change.
     stream.codec_context.options = {"max_pixels": _padded(config.max_pixels)}
     return stream

@@ -7,7 +7,7 @@ A seek is only a short cut. Decoding begins when the very key packet that the in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import av
 from av.container import InputContainer
@@ -35,7 +35,7 @@ class SeekError(Exception):
 
 
 class FrameReader:
-    """Frames of one freshly opened container, in ascending order of time."""
+    """Frames of one container, in ascending order of time."""
 
     def __init__(
         self,
@@ -45,14 +45,15 @@ class FrameReader:
         source: MediaSource,
         *,
         seek_packets: int | None = SEEK_PACKETS,  # None: never seek
+        packets: Sequence[Packet[VideoStream]] | None = None,  # all of them; None: the container stands at its start
     ) -> None:
         self._container = container
         self._stream = stream
         self._index = index
         self._source = source
-        self._seek_packets = seek_packets
+        self._seek_packets = seek_packets if packets is None else None
         self._early_ticks = 0  # how far before a key frame a seek must aim to arrive before it
-        self._packets: Iterator[Packet[VideoStream]] = container.demux(stream)
+        self._packets: Iterator[Packet[VideoStream]] = container.demux(stream) if packets is None else iter(packets)
         self._frames = self._decoded(None)
         self._next_position = 0  # of the packet that the decoder gets next
         self._damaged: dict[int, str] = {}  # position of a packet: what is wrong with its frame

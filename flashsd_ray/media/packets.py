@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from flashsd_ray.config import MediaConfig
@@ -23,6 +24,9 @@ from flashsd_ray.media.translation import reason
 
 # Codecs keep at most 16 frames back to reorder them, twice as many fields. Timestamps that jump further are not times.
 MAX_REORDERED_PACKETS = 32
+
+# Opening a container costs as much as decoding 20 small frames, so a file with fewer bytes of video is opened once.
+KEPT_BYTES = 8 * 2**20
 
 
 class NoIndexError(Exception):
@@ -57,10 +61,26 @@ class PacketIndex:
         return group
 
 
+class KeptPackets:
+    """All packets of a video, as long as they are small; of a larger one none."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.packets: list[Packet[VideoStream]] | None = []  # None: there were too many
+        self._left_bytes = limit_bytes
+
+    def add(self, packet: Packet[VideoStream]) -> None:
+        """The packet is kept, or nothing is from now on."""
+        self._left_bytes -= packet.size
+        if self._left_bytes < 0:
+            self.packets = None
+        elif self.packets is not None:
+            self.packets.append(packet)
+
+
 def index_packets(
-    container: InputContainer, stream: VideoStream, source: MediaSource, config: MediaConfig
+    container: InputContainer, stream: VideoStream, source: MediaSource, config: MediaConfig, kept: KeptPackets
 ) -> PacketIndex:
-    """The index of a container that stands at its start; it then stands at its end.
+    """The index of a container that stands at its start; it then stands at its end, and ``kept`` has its packets.
 
     Raises:
         NoIndexError: the packets have no times, or times that cannot be right.
@@ -72,6 +92,7 @@ def index_packets(
     try:
         for packet in container.demux(stream):
             source.check()
+            kept.add(packet)
             if packet.size == 0:
                 continue
             has_times &= packet.pts is not None

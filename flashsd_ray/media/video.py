@@ -14,7 +14,7 @@ from flashsd_ray.errors import MediaError
 from flashsd_ray.media.container import check_duration, open_video
 from flashsd_ray.media.display import Display
 from flashsd_ray.media.frame_reader import SEEK_PACKETS, DamagedFrameError, FrameReader, SeekError
-from flashsd_ray.media.packets import NoIndexError, PacketIndex, index_packets
+from flashsd_ray.media.packets import KEPT_BYTES, KeptPackets, NoIndexError, PacketIndex, index_packets
 from flashsd_ray.media.picture import check_decoded_bytes, check_pixels
 from flashsd_ray.media.sampling import Sampling, Timeline
 from flashsd_ray.media.sequential import count_frames, pick_frames
@@ -24,9 +24,14 @@ from flashsd_ray.types import VisualInput
 
 
 def load_video(
-    source: MediaSource, config: MediaConfig, sampling: Sampling, *, seek_packets: int | None = SEEK_PACKETS
+    source: MediaSource,
+    config: MediaConfig,
+    sampling: Sampling,
+    *,
+    kept_bytes: int = KEPT_BYTES,
+    seek_packets: int | None = SEEK_PACKETS,
 ) -> VisualInput:
-    """The chosen frames of a video file; which ones they are does not depend on ``seek_packets``.
+    """The chosen frames of a video file; which ones they are depends on neither ``kept_bytes`` nor ``seek_packets``.
 
     Raises:
         MediaError: the file is no video, refers to others, is damaged or truncated, or ends before ``start_s``.
@@ -35,7 +40,11 @@ def load_video(
     check_complete(source)
     try:
         with open_video(source, config) as (container, stream):
-            index = index_packets(container, stream, source, config)
+            kept = KeptPackets(kept_bytes)
+            index = index_packets(container, stream, source, config, kept)
+            if kept.packets is not None:
+                reader = FrameReader(container, stream, index, source, packets=kept.packets)
+                return _Wanted.of(index.timeline, source, config, sampling).read(stream, reader)
         return _load_indexed(source, config, sampling, index, seek_packets)
     except NoIndexError:
         return _load_counted(source, config, sampling)
@@ -48,7 +57,7 @@ def _load_indexed(
     try:
         with open_video(source, config) as (container, stream):
             reader = FrameReader(container, stream, index, source, seek_packets=seek_packets)
-            return wanted.collect(stream, (reader.frame(int(index.timeline.ticks[i])) for i in wanted.chosen))
+            return wanted.read(stream, reader)
     except SeekError:
         if seek_packets is None:
             raise NoIndexError from None
@@ -82,6 +91,9 @@ class _Wanted:
         if not chosen:
             raise source.error(f"start_s lies after its end at {timeline.duration_s:.2f} s")
         return cls(chosen=chosen, timeline=timeline, source=source, config=config)
+
+    def read(self, stream: VideoStream, reader: FrameReader) -> VisualInput:
+        return self.collect(stream, (reader.frame(int(self.timeline.ticks[index])) for index in self.chosen))
 
     def collect(self, stream: VideoStream, frames: Iterator[VideoFrame]) -> VisualInput:
         pictures: np.ndarray | None = None

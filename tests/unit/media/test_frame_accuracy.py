@@ -1,23 +1,26 @@
-"""Chosen frames are bit-exactly those of plain decoding, whether the groups between are passed over or sought past."""
+"""Chosen frames are bit-exactly those of plain decoding, in whatever way they are reached."""
 
 from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from flashsd_ray.config import MediaConfig
-from flashsd_ray.media import frame_reader, video
+from flashsd_ray.media import container, frame_reader, video
 from flashsd_ray.media.sampling import Sampling
-from flashsd_ray.media.source import Deadline, open_bytes
+from flashsd_ray.media.source import Deadline, MediaSource, open_bytes
 from flashsd_ray.types import VisualInput
-from tests.media_files import make_video, shown_numbers
+from tests.media_files import WAYS, make_video, shown_numbers
 
 NUM_FRAMES = 120
 
@@ -51,10 +54,10 @@ def clip(request: pytest.FixtureRequest) -> bytes:
     return make_video(codec, container, num_frames=NUM_FRAMES, codec_options=options, pixel_format=pixel_format)
 
 
-def load(clip: bytes, sampling: Sampling, seek_packets: int | None) -> VisualInput:
+def load(clip: bytes, sampling: Sampling, way: str) -> VisualInput:
     config = MediaConfig()
     source = open_bytes(clip, "clip", config, Deadline(100.0, time.monotonic))
-    return video.load_video(source, config, sampling, seek_packets=seek_packets)
+    return video.load_video(source, config, sampling, **WAYS[way])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +70,12 @@ def load(clip: bytes, sampling: Sampling, seek_packets: int | None) -> VisualInp
     ],
     ids=["five", "many", "all", "range"],
 )
-def test_seeking_passing_over_and_plain_decoding_agree(clip: bytes, sampling: Sampling) -> None:
-    seeking, passing = load(clip, sampling, 0), load(clip, sampling, None)
-    assert seeking.digest == passing.digest
-    with av.open(io.BytesIO(clip), "r") as container:
-        plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+def test_every_way_and_plain_decoding_agree(clip: bytes, sampling: Sampling) -> None:
+    loaded = {way: load(clip, sampling, way) for way in WAYS}
+    seeking = loaded["sought"]
+    assert {visual.digest for visual in loaded.values()} == {seeking.digest}
+    with av.open(io.BytesIO(clip), "r") as opened:
+        plain = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
     assert len(plain) == NUM_FRAMES
     numbers = shown_numbers(seeking.frames)
     assert len(set(numbers)) == len(numbers)
@@ -88,14 +92,12 @@ class CountingReader(frame_reader.FrameReader):
         return super()._decode(packet)
 
 
-@pytest.mark.parametrize("seek_packets", [0, None])
-def test_groups_without_a_chosen_frame_are_not_decoded(
-    seek_packets: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_groups_without_a_chosen_frame_are_not_decoded(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "FrameReader", CountingReader)
     CountingReader.num_decoded = 0
     clip = make_video(num_frames=240, codec_options={"g": "10", "bf": "0"})
-    visual = load(clip, Sampling(max_frames=128, num_frames=3), seek_packets)
+    visual = load(clip, Sampling(max_frames=128, num_frames=3), way)
     assert shown_numbers(visual.frames) == [0, 119, 239]
     # Each chosen frame needs at most its group and the few packets that the decoder keeps back.
     assert CountingReader.num_decoded < 60
@@ -103,7 +105,7 @@ def test_groups_without_a_chosen_frame_are_not_decoded(
 
 def test_a_container_that_cannot_be_searched_is_read_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = make_video(num_frames=60, codec_options={"g": "10"})
-    expected = load(clip, Sampling(max_frames=128, num_frames=4), None).digest
+    expected = load(clip, Sampling(max_frames=128, num_frames=4), "passed over").digest
 
     def seek_wrongly(
         self: frame_reader.FrameReader, key_position: int, seek_pts: int | None
@@ -112,4 +114,23 @@ def test_a_container_that_cannot_be_searched_is_read_from_its_start(monkeypatch:
 
     find = frame_reader.FrameReader._find
     monkeypatch.setattr(frame_reader.FrameReader, "_find", seek_wrongly)
-    assert load(clip, Sampling(max_frames=128, num_frames=4), 0).digest == expected
+    assert load(clip, Sampling(max_frames=128, num_frames=4), "sought").digest == expected
+
+
+def test_a_small_file_is_opened_once_and_a_large_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_opened = 0
+
+    @contextmanager
+    def counted(source: MediaSource, config: MediaConfig) -> Iterator[tuple[InputContainer, VideoStream]]:
+        nonlocal num_opened
+        num_opened += 1
+        with container.open_video(source, config) as opened:
+            yield opened
+
+    monkeypatch.setattr(video, "open_video", counted)
+    clip = make_video(num_frames=20)
+    for kept_bytes, times in ((len(clip), 1), (1000, 2)):
+        num_opened = 0
+        source = open_bytes(clip, "clip", MediaConfig(), Deadline(100.0, time.monotonic))
+        video.load_video(source, MediaConfig(), Sampling(max_frames=128, num_frames=4), kept_bytes=kept_bytes)
+        assert num_opened == times

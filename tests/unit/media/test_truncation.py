@@ -17,7 +17,7 @@ from flashsd_ray.media import load_visual_bytes
 from flashsd_ray.media.sampling import Sampling
 from flashsd_ray.media.source import Deadline, open_bytes
 from flashsd_ray.media.video import load_video
-from tests.media_files import make_video, shown_numbers
+from tests.media_files import WAYS, make_video, shown_numbers
 
 KINDS = [
     ("libx264", "mp4", {}),
@@ -78,15 +78,15 @@ def damaged_group(first: int, last: int) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize("seek_packets", [0, None])
-def test_damage_is_told_with_its_time_and_what_came_before(seek_packets: int | None, config: MediaConfig) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_damage_is_told_with_its_time_and_what_came_before(way: str, config: MediaConfig) -> None:
     clip = damaged_group(32, 33)
     with pytest.raises(MediaError) as caught:
-        load(clip, Sampling(max_frames=128, num_frames=60), seek_packets, config)
+        load(clip, Sampling(max_frames=128, num_frames=60), way, config)
     assert re.match(r"^clip: is damaged at 1\.07 s: .*; 32 of 60 frames could be decoded$", str(caught.value))
 
 
-@pytest.mark.parametrize("seek_packets", [0, None])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("sampling", "numbers"),
     [
@@ -95,21 +95,21 @@ def test_damage_is_told_with_its_time_and_what_came_before(seek_packets: int | N
     ],
 )
 def test_damage_in_a_group_that_is_not_needed_is_not_seen(
-    sampling: Sampling, numbers: list[int], seek_packets: int | None, config: MediaConfig
+    sampling: Sampling, numbers: list[int], way: str, config: MediaConfig
 ) -> None:
-    assert shown_numbers(load(damaged_group(30, 39), sampling, seek_packets, config)) == numbers
+    assert shown_numbers(load(damaged_group(30, 39), sampling, way, config)) == numbers
 
 
-@pytest.mark.parametrize("seek_packets", [0, None])
-def test_a_frame_after_the_damage_in_its_group_is_refused(seek_packets: int | None, config: MediaConfig) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_frame_after_the_damage_in_its_group_is_refused(way: str, config: MediaConfig) -> None:
     # Frame 35 lies within its group after frame 32, which it is predicted from.
     sampling = Sampling(max_frames=128, num_frames=1, start_s=Fraction(35, 30))
     with pytest.raises(MediaError, match=r"^clip: is damaged at 1.17 s"):
-        load(damaged_group(32, 33), sampling, seek_packets, config)
+        load(damaged_group(32, 33), sampling, way, config)
     before = Sampling(max_frames=128, num_frames=1, start_s=Fraction(31, 30))
-    assert shown_numbers(load(damaged_group(32, 33), before, seek_packets, config)) == [31]
+    assert shown_numbers(load(damaged_group(32, 33), before, way, config)) == [31]
 
 
-def load(clip: bytes, sampling: Sampling, seek_packets: int | None, config: MediaConfig) -> np.ndarray:
+def load(clip: bytes, sampling: Sampling, way: str, config: MediaConfig) -> np.ndarray:
     source = open_bytes(clip, "clip", config, Deadline(100.0, time.monotonic))
-    return load_video(source, config, sampling, seek_packets=seek_packets).frames
+    return load_video(source, config, sampling, **WAYS[way]).frames  # type: ignore[arg-type]
