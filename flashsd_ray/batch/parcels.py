@@ -84,7 +84,7 @@ SEGMENTS = pa.schema(
 
 
 def segments_table(segments: Sequence[ReadSegment]) -> pa.Table:
-    """One row a segment; frames are copied once."""
+    """One row a segment; frames are not copied."""
     named = SEGMENTS.remove(SEGMENTS.get_field_index("frames"))
     table = pa.Table.from_pylist([_segment_row(segment) for segment in segments], schema=named)
     return table.append_column(SEGMENTS.field("frames"), _frames_column([segment.visual for segment in segments]))
@@ -104,17 +104,23 @@ def _segment_row(segment: ReadSegment) -> dict[str, Any]:
     return row
 
 
-def _frames_column(visuals: Sequence[VisualInput | None]) -> pa.Array:
-    """The frames of each, null where there are none.
+def _frames_column(visuals: Sequence[VisualInput | None]) -> pa.ChunkedArray:
+    """The frames of each, null where there are none; a chunk for each, so that none is copied.
 
     Made of buffers: pyarrow (26.0) never lets go of a memoryview that it was given as a value.
     """
-    parts = [np.empty(0, np.uint8) if one is None else np.ascontiguousarray(one.frames).reshape(-1) for one in visuals]
-    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    present = np.packbits([one is not None for one in visuals], bitorder="little")
-    content = np.concatenate(parts) if parts else np.empty(0, np.uint8)
-    buffers = [pa.py_buffer(part) for part in (present, offsets, content)]
-    return pa.Array.from_buffers(pa.large_binary(), len(parts), buffers)
+    return pa.chunked_array([_frames_chunk(one) for one in visuals], type=pa.large_binary())
+
+
+def _frames_chunk(visual: VisualInput | None) -> pa.Array:
+    if visual is None:
+        return pa.nulls(1, pa.large_binary())
+    return _one_value(pa.py_buffer(np.ascontiguousarray(visual.frames).reshape(-1)))
+
+
+def _one_value(content: pa.Buffer) -> pa.Array:
+    offsets = pa.py_buffer(np.array([0, content.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content])
 
 
 def segments_of(table: pa.Table) -> list[ReadSegment]:
@@ -143,10 +149,7 @@ def _segment_of(row: dict[str, Any], buffer: pa.Buffer | None) -> ReadSegment:
 
 def packed(head: Head, body: bytes | pa.Buffer = b"") -> pa.Table:
     """The parcel as one row of a dataset; the body is not copied."""
-    buffer = pa.py_buffer(body)
-    offsets = pa.py_buffer(np.array([0, buffer.size], np.int64))
-    content = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
-    return pa.table({"head": [json.dumps(asdict(head))], "body": content})
+    return pa.table({"head": [json.dumps(asdict(head))], "body": _one_value(pa.py_buffer(body))})
 
 
 def with_problem(head: Head, what: str, error: Exception) -> pa.Table:
@@ -161,11 +164,18 @@ def packed_clips(head: Head, clips: Sequence[Clip]) -> pa.Table:
 
 def packed_segments(head: Head, segments: Sequence[ReadSegment]) -> pa.Table:
     """A parcel of segments that wait to be answered."""
-    sink = pa.BufferOutputStream()
     table = segments_table(segments)
+    counter = pa.MockOutputStream()
+    _write(table, counter)
+    # A sink that grows as it is written copies all frames several times.
+    body = pa.allocate_buffer(counter.size())
+    _write(table, pa.FixedSizeBufferWriter(body))
+    return packed(head, body)
+
+
+def _write(table: pa.Table, sink: Any) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return packed(head, sink.getvalue())
 
 
 def head_of(row: pa.Table) -> Head:
