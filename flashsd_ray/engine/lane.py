@@ -340,7 +340,7 @@ class Lane:
         for running, verdict in going_on:
             self._gate.learn(running, verdict.num_accepted)
             lengths.append(self._gate.length_for(running, inputs))
-            running.block = replace(_empty_block(verdict.request_id, verdict.next_start), round=verdict.round + 1)
+            running.block = _empty_block(verdict.request_id, verdict.next_start, verdict.round + 1)
             running.num_cached = verdict.next_start - 1
         pending = self._begin([verdict for _, verdict in going_on], lengths)
         owners = [running for running, _ in going_on]
@@ -403,8 +403,8 @@ class Lane:
         self.meters.count_answer(reason.value if isinstance(reason, FinishReason) else reason)
 
 
-def _empty_block(request_id: str, start: int) -> DraftBlock:
-    return DraftBlock(request_id=request_id, round=0, start=start)
+def _empty_block(request_id: str, start: int, number: int = 0) -> DraftBlock:
+    return DraftBlock(request_id=request_id, round=number, start=start)
 
 
 def _refusal(request: CaptionRequest, error: FlashSDError) -> Chunk:

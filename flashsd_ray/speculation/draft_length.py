@@ -122,14 +122,17 @@ def choose_length(inputs: LengthInputs, state: LengthState, params: LengthParams
     """Tokens to draft in the next round: the length of highest expected speed-up, or 0 where drafting does not pay."""
     if params.fixed_length is not None:
         return min(params.fixed_length, params.max_length)
+    gain = inputs.costs.gain_at(inputs.num_running)
+    disappoints = gain is not None and gain < 1.0
+    trial = _calibration(inputs, params)
+    is_time_to_try = trial is None and inputs.lane_round % params.trial_interval == 0
+    if disappoints and not is_time_to_try:
+        return trial or 0  # for all requests of a round, in the rounds that should cost nothing more than plain ones
     speedups = expected_speedups(inputs, state, params)
     best = max(range(len(speedups)), key=speedups.__getitem__)
     promises = speedups[best] >= params.min_speedup
-    gain = inputs.costs.gain_at(inputs.num_running)
-    disappoints = gain is not None and gain < 1.0
     pays = promises and not disappoints
-    trial = _calibration(inputs, params)
-    if trial is None and inputs.lane_round % params.trial_interval == 0:
+    if is_time_to_try:
         # Where a promise was not kept, that one is tried again, at the speed that it had.
         lengths = _ladder(params) if pays else [best] if promises else _ladder(params)[1:]
         kept = gain if promises and disappoints and gain else None
