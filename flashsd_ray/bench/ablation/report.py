@@ -28,7 +28,7 @@ from flashsd_ray.models.drafters.architecture import DrafterConfig
 from flashsd_ray.models.drafters.checkpoint import describe
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
-from flashsd_ray.training.drafter.events import Asked, Event, Learnt, Listener, Read
+from flashsd_ray.training.drafter.events import Asked, Event, Learnt, LeftOut, Listener, Read
 from flashsd_ray.training.drafter.state import is_finished
 from flashsd_ray.training.drafter.trainer import TrainingConfig
 from flashsd_ray.types import Conversation
@@ -195,6 +195,8 @@ def _bar(description: str) -> Iterator[Listener]:
 def _said(event: Event) -> None:
     """What takes minutes before the first row is said in words."""
     if isinstance(event, Asked) and event.done == event.total:
-        print(f"{event.total} questions were answered in {event.seconds:.0f} s", flush=True)
+        print(f"{event.total} questions were asked, in {event.seconds:.0f} s", flush=True)
+    if isinstance(event, LeftOut):
+        print(f"left out: {event.origin}: {event.reason}", flush=True)
     if isinstance(event, Read) and event.done:
         print(f"{event.done} of {event.total} answers are read ({event.num_bytes / GIBIBYTE:.1f} GiB)", flush=True)
