@@ -27,6 +27,7 @@ from flashsd_ray.bench.batch.plain import PlainRun, Settings, plain_run
 from flashsd_ray.bench.intervals import ratio_of_totals
 from flashsd_ray.bench.report import Report
 from flashsd_ray.config import Config, with_overrides
+from flashsd_ray.errors import ConfigError
 from flashsd_ray.types import SamplingParams
 
 PROMPTS = (
@@ -73,7 +74,12 @@ class Turn:
 
 
 def measure(arguments: argparse.Namespace) -> Report:
-    """All pipelines ran in turn on one Ray, each from its first batch to its last; models were loaded before."""
+    """All pipelines ran in turn on one Ray, each from its first batch to its last; models were loaded before.
+
+    Raises:
+        ConfigError: there are too few clips to find the plain pipeline's settings fairly.
+    """
+    check_tuning(arguments.tuning_clips, arguments.clips, arguments.lanes)
     assignments = [f"model.name={arguments.model}", f"model.dtype={arguments.dtype}"]
     config = with_overrides(Config(), [*assignments, f"placement.num_lanes={arguments.lanes}", *arguments.set])
     job = Job(
@@ -90,6 +96,16 @@ def measure(arguments: argparse.Namespace) -> Report:
             best = min(tried, key=tried.__getitem__)
             turns = [_turn(job, clips, usual, best, number) for number in range(arguments.repeats)]
     return _report(turns, len(clips), arguments, tried, (usual, best))
+
+
+def check_tuning(num_clips: int, num_all: int, num_actors: int) -> None:
+    """Raises ConfigError unless every actor gets a full batch of each size: with fewer clips small batches seem the best."""
+    fewest = num_actors * max(BATCH_SIZES)
+    if min(num_clips, num_all) < fewest:
+        raise ConfigError(
+            f"{min(num_clips, num_all)} clips for tuning flatter small batches; --tuning-clips and --clips must be "
+            f"{fewest} or more, a batch of {max(BATCH_SIZES)} for each of {num_actors} actors"
+        )
 
 
 def _tried(job: Job, clips: Sequence[Path], num_actors: int) -> dict[Settings, float]:

@@ -10,7 +10,8 @@ pytest.importorskip("ray")
 
 from flashsd_ray.batch.rows import Outcome
 from flashsd_ray.bench.batch.plain import PlainRun, Settings, idle_share
-from flashsd_ray.bench.batch.throughput import OurRun, Turn, _report
+from flashsd_ray.bench.batch.throughput import OurRun, Turn, _report, check_tuning
+from flashsd_ray.errors import ConfigError
 
 ARGUMENTS = argparse.Namespace(prompts=1, max_new_tokens=8, lanes=2)
 USUAL, BEST = Settings("sdpa", 16, 2), Settings("eager", 16, 2)
@@ -40,3 +41,10 @@ def test_a_failed_row_is_not_sound() -> None:
     ours = OurRun((Outcome(row_id="a", source="a", prompt="p", error="MediaError"),), 2.0, 0.0)
     plain = PlainRun({}, 0, 2.0, 0.0)
     assert not _report([Turn(ours, plain, plain)], 1, ARGUMENTS, {USUAL: 1.0}, (USUAL, USUAL)).is_sound
+
+
+def test_settings_of_the_plain_pipeline_are_found_with_full_batches() -> None:
+    check_tuning(64, 192, num_actors=2)
+    for num_clips, num_all in ((63, 192), (64, 40)):
+        with pytest.raises(ConfigError, match="must be 64 or more"):
+            check_tuning(num_clips, num_all, num_actors=2)
