@@ -19,7 +19,7 @@ def add_measurements(measurements: Any) -> None:
     batch.add_argument("--max-new-tokens", type=int, metavar="N", default=96)
     batch.add_argument("--lanes", type=int, metavar="N", default=2, help="of ours, and actors of the plain pipeline")
     batch.add_argument(
-        "--tuning-clips", type=int, metavar="N", default=64, help="to find the plain pipeline's settings"
+        "--tuning-clips", type=int, metavar="N", default=128, help="to find the plain pipeline's settings"
     )
     batch.add_argument("--set", action="append", metavar="NAME=VALUE", default=[], help="a setting of ours")
     batch.add_argument("--pixels", type=int, metavar="N", default=192, help="width and height of the clips")

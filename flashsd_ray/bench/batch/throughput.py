@@ -128,7 +128,10 @@ def _turn(job: Job, clips: Sequence[Path], usual: Settings, best: Settings, numb
         runs["best"] = lambda: plain_run(job, clips, best)
     names = list(runs)
     names = names[number % len(names) :] + names[: number % len(names)]
-    done: dict[str, Any] = {name: runs[name]() for name in names}
+    done: dict[str, Any] = {}
+    for name in names:
+        done[name] = runs[name]()
+        print(f"turn {number + 1}, {name}: {len(clips) / done[name].seconds:.2f} clips/s", flush=True)
     return Turn(done["ours"], done["usual"], done.get("best", done["usual"]))
 
 
