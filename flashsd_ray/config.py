@@ -517,13 +517,13 @@ class BatchConfig:
         default=10_000, metadata={"help": "answers that a lane keeps for rows with the same content"}
     )
     latent_bytes: int = field(
-        default=128 * 2**20,
+        default=32 * 2**20,
         metadata={
             "help": "memory of a lane for encoded frames, in place of stores.latent_bytes: a corpus has few twice"
         },
     )
     prepared_products: int = field(
-        default=512,
+        default=128,
         metadata={
             "help": "products of matrices that a lane's CPU library keeps prepared, 0.6 MB each; it would keep 1024"
         },
