@@ -95,7 +95,7 @@ class FrameReader:
             self._early_ticks = math.ceil(EARLY_S / self._index.timeline.tick_s)
             packet = self._find(key_position, key_pts - self._early_ticks)
         if packet is None:
-            raise SeekError
+            raise NoIndexError if self._seek_packets is None else SeekError
         self._next_position = key_position
         return packet
 

@@ -59,8 +59,6 @@ def _load_indexed(
             reader = FrameReader(container, stream, index, source, seek_packets=seek_packets)
             return wanted.read(stream, reader)
     except SeekError:
-        if seek_packets is None:
-            raise NoIndexError from None
         return _load_indexed(source, config, sampling, index, None)
 
 

@@ -117,6 +117,14 @@ def test_a_container_that_cannot_be_searched_is_read_from_its_start(monkeypatch:
     assert load(clip, Sampling(max_frames=128, num_frames=4), "sought").digest == expected
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_frames_are_counted_where_the_index_leads_nowhere(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_video(num_frames=60, codec_options={"g": "10"})
+    expected = load(clip, Sampling(max_frames=128, num_frames=4), way).digest
+    monkeypatch.setattr(frame_reader.FrameReader, "_find", lambda *_: None)
+    assert load(clip, Sampling(max_frames=128, num_frames=4), way).digest == expected
+
+
 def test_a_small_file_is_opened_once_and_a_large_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     num_opened = 0
 
