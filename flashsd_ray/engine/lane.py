@@ -319,7 +319,7 @@ class Lane:
             num_found=num_cached,
             rules=rules,
             lengths=self._gate.params_for(request.draft_length),
-            block=_empty_block(request.request_id, len(prompt)),
+            block=DraftBlock(request_id=request.request_id, round=0, start=len(prompt)),
             num_cached=num_cached,
             stats=SpeculationStats.of_stage("encode", waiting.encode_s),
             counted_s=self._worked_s,
@@ -340,7 +340,7 @@ class Lane:
         for running, verdict in going_on:
             self._gate.learn(running, verdict.num_accepted)
             lengths.append(self._gate.length_for(running, inputs))
-            running.block = _empty_block(verdict.request_id, verdict.next_start, verdict.round + 1)
+            running.block = DraftBlock(request_id=verdict.request_id, round=verdict.round + 1, start=verdict.next_start)
             running.num_cached = verdict.next_start - 1
         pending = self._begin([verdict for _, verdict in going_on], lengths)
         owners = [running for running, _ in going_on]
@@ -401,10 +401,6 @@ class Lane:
         self._target.close(request_id)
         self._drafter.close(request_id)
         self.meters.count_answer(reason.value if isinstance(reason, FinishReason) else reason)
-
-
-def _empty_block(request_id: str, start: int, number: int = 0) -> DraftBlock:
-    return DraftBlock(request_id=request_id, round=number, start=start)
 
 
 def _refusal(request: CaptionRequest, error: FlashSDError) -> Chunk:
