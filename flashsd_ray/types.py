@@ -267,10 +267,39 @@ class Verdict:
     start: int  # of the block
     num_accepted: int  # a, of the block's drafts
     token_ids: tuple[int, ...]  # a accepted, then one recovered or bonus token
-    taps: Tensor | None = None  # [rows, E], rows that entered the cache with this verdict; None: drafter needs none
+    taps: Tensor | None = None  # [rows, E], rows that entered the cache with this verdict; None: nobody asked for them
     logprobs: tuple[TokenLogprob, ...] = ()  # of token_ids, where the request asked for them
 
     @property
     def next_start(self) -> int:
         """Number of committed tokens after this verdict."""
         return self.start + len(self.token_ids)
+
+    def with_taps(self, taps: Tensor) -> Verdict:
+        """The same with taps, which is all that a drafter reads of it besides its tokens."""
+        return Verdict(
+            request_id=self.request_id,
+            round=self.round,
+            start=self.start,
+            num_accepted=self.num_accepted,
+            token_ids=self.token_ids,
+            taps=taps,
+        )
+
+    @classmethod
+    def joined(cls, verdicts: Sequence[Verdict]) -> Verdict:
+        """Successive verdicts of one request as if a single block had brought all their tokens; taps are left out.
+
+        Whoever was not told of some rounds is told so of all of them at once.
+        """
+        first, last = verdicts[0], verdicts[-1]
+        if first is last:
+            return first
+        token_ids = tuple(token_id for verdict in verdicts for token_id in verdict.token_ids)
+        return cls(
+            request_id=last.request_id,
+            round=last.round,
+            start=first.start,
+            num_accepted=len(token_ids) - 1,
+            token_ids=token_ids,
+        )

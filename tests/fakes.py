@@ -103,6 +103,12 @@ class TableTarget:
         verdicts = [self.sessions[block.request_id].last for block in blocks]
         return [verdict for verdict in verdicts if verdict is not None]
 
+    def tapped(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """There is nothing to tap."""
+        for verdict in verdicts:
+            self._session(verdict.request_id)
+        return list(verdicts)
+
     def close(self, request_id: str) -> None:
         """The rows are free."""
         session = self.sessions.pop(request_id, None)

@@ -40,6 +40,7 @@ class Running:
     stats: SpeculationStats
     counted_s: float  # until when the lane's working time is in the stats
     first_token_s: float = 0.0  # from ``opened_s``
+    untold: list[Verdict] = field(default_factory=list)  # that the drafter has not seen
     length_state: LengthState = field(default_factory=LengthState)
 
     @property

@@ -336,22 +336,37 @@ class Lane:
             return
         began_s = self._clock()
         inputs = self._gate.inputs([running for running, _ in going_on], cohort.num_rounds)
-        lengths = []
+        asked: dict[Running, int] = {}
         for running, verdict in going_on:
             self._gate.learn(running, verdict.num_accepted)
-            lengths.append(self._gate.length_for(running, inputs))
+            running.untold.append(verdict)
             running.block = DraftBlock(request_id=verdict.request_id, round=verdict.round + 1, start=verdict.next_start)
             running.num_cached = verdict.next_start - 1
-        pending = self._begin([verdict for _, verdict in going_on], lengths)
-        owners = [running for running, _ in going_on]
+            length = self._gate.length_for(running, inputs)
+            if length > 0:
+                asked[running] = length
+        if not asked:
+            return
+        pending = self._begin(self._tell(list(asked)), list(asked.values()))
         cohort.drafting = Drafting(
-            owners,
+            list(asked),
             pending,
             inputs,
             order_s=self._clock() - began_s,
-            num_asked=sum(lengths),
+            num_asked=sum(asked.values()),
             prompt_s=0.0 if self._reader is None else self._reader.prompt_s,
         )
+
+    def _tell(self, asked: list[Running]) -> list[Verdict]:
+        """What the drafter has to know before it drafts: one verdict for each request, of all that it was not told."""
+        # A drafter takes a prompt by itself.
+        late = [running for running in asked if len(running.untold) > 1 and running.untold[0].round == 0]
+        if late:
+            self._begin(self._target.tapped([running.untold.pop(0) for running in late]), [0] * len(late))
+        told = self._target.tapped([Verdict.joined(running.untold) for running in asked])
+        for running in asked:
+            running.untold.clear()
+        return told
 
     def _account(
         self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]

@@ -14,7 +14,8 @@ from flashsd_ray.models.drafters.neural import NeuralDrafter
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.loading import load_configured
 from flashsd_ray.models.pretrained import PretrainedTarget
-from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.models.taps import Taps
+from flashsd_ray.models.target import LocalTarget
 from flashsd_ray.models.visual_cache import MemoryVisualCache, VisualCache
 from flashsd_ray.speculation.interfaces import Drafter
 from flashsd_ray.types import CaptionRequest

@@ -31,6 +31,12 @@ class OpenRequest:
         """Rotary position minus sequence position of everything behind the prompt (not 0 with M-RoPE)."""
         return self.prompt.next_position - len(self.prompt)
 
+    def rows_brought_by(self, verdict: Verdict) -> Tensor:  # [rows] int64
+        """Cache rows of the positions that count since the verdict: the prompt's, or those from its anchor on."""
+        # The taps of an accepted draft's row say what follows it.
+        first = 0 if verdict.start == len(self.prompt) else verdict.start - 1
+        return self.sequence.rows[first : verdict.next_start - 1]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span:

@@ -7,8 +7,7 @@ drafts behind it. Prefill is verifying an empty block, and plain decoding is ver
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
@@ -19,18 +18,10 @@ from flashsd_ray.models.decoder import Decoder, FlatBatch
 from flashsd_ray.models.flat_batch import OpenRequest, Span, flatten, missing
 from flashsd_ray.models.kv_cache import BLOCK_ROWS, KVCache
 from flashsd_ray.models.logprobs import token_logprobs
+from flashsd_ray.models.taps import TapCache, Taps
 from flashsd_ray.speculation.acceptance import AcceptanceRule, Judgement
 from flashsd_ray.speculation.acceptance_batch import judge_blocks
 from flashsd_ray.types import DraftBlock, EncodedPrompt, Fill, SamplingParams, TokenLogprob, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """Which hidden states a drafter wants of every row, and how they are fused where they are produced."""
-
-    layers: tuple[int, ...]  # numbered as transformers' hidden_states
-    width: int  # E
-    fuse: Callable[[Tensor], Tensor]  # [m, M * D] -> [m, E]
 
 
 class LocalTarget:
@@ -49,7 +40,7 @@ class LocalTarget:
         self.decoder = decoder
         self.context_length = context_length
         self.cache: KVCache = decoder.new_cache(cache_rows, taps.width if taps else 0)
-        self._taps = taps
+        self._taps = TapCache(taps, self.cache.taps) if taps else None
         self._rule: AcceptanceRule = rule
         self._share_prefixes = share_prefixes
         self._requests: dict[str, OpenRequest] = {}
@@ -124,6 +115,22 @@ class LocalTarget:
             verdicts[verdict.request_id] = verdict
         return [verdicts[block.request_id] for block in blocks]
 
+    @torch.inference_mode()
+    def tapped(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The verdicts with the taps of the rows that they brought into the cache, for a drafter that wants taps.
+
+        Taps lie in the cache beside keys and values, so they can be read rounds later, by whoever then has a use for
+        them.
+
+        Raises:
+            UnknownRequestError: a request is not open.
+        """
+        rows = [self._request(verdict.request_id).rows_brought_by(verdict) for verdict in verdicts]
+        if self._taps is None or not rows:
+            return list(verdicts)
+        taps = self._taps.read(rows)
+        return [verdict.with_taps(part) for verdict, part in zip(verdicts, taps, strict=True)]
+
     def _request(self, request_id: str) -> OpenRequest:
         try:
             return self._requests[request_id]
@@ -141,19 +148,18 @@ class LocalTarget:
         reads = self._reads(filling, [*widths[len(decoding) :], *(0 for _ in fills)])
         batch, firsts = flatten(decoding, filling, self.decoder, self.cache, reads)
         output = self.decoder.forward(batch, self.cache, self._taps.layers if self._taps else ())
-        fused = self._taps.fuse(output.taps) if self._taps and output.taps is not None else None
-        if fused is not None and filling:
-            self.cache.taps.index_copy_(0, batch.cache_rows, fused)
+        if self._taps and output.taps is not None:
+            is_plain = not filling and max(widths) == 1
+            self._taps.keep(output.taps, batch.cache_rows, is_plain=is_plain)
         for span in (*decoding, *filling):
             span.request.sequence.length = span.stop
-        # The taps of an accepted draft's row say what follows it, so verdicts carry those of the anchor and behind.
         judged = zip(firsts[: len(work)], widths, work, strict=True)
         anchors = [first + len(span) - width for first, width, (_, span) in judged]
         rows = _rows_read(batch, anchors, widths)
         outcomes = self._judge(output.hidden, work, rows)
         return [
-            self._commit(block, span.request, judgement, logprobs, None if fused is None else fused[anchor:])
-            for (block, span), anchor, (judgement, logprobs) in zip(work, anchors, outcomes, strict=True)
+            self._commit(block, span.request, judgement, logprobs)
+            for (block, span), (judgement, logprobs) in zip(work, outcomes, strict=True)
         ]
 
     def _reads(self, filling: Sequence[Span], widths: Sequence[int]) -> Sequence[int] | None:
@@ -189,7 +195,6 @@ class LocalTarget:
         request: OpenRequest,
         outcome: Judgement,
         logprobs: tuple[TokenLogprob, ...],
-        taps: Tensor | None,  # [>= K + 1, E], from the anchor on
     ) -> Verdict:
         num_accepted, token_ids = outcome
         request.token_ids.extend(token_ids)
@@ -197,18 +202,12 @@ class LocalTarget:
         if request.last_verdict is None:
             full = min(len(request.prompt) // BLOCK_ROWS, len(request.digests))
             self.cache.pool.index(request.sequence.blocks[:full], request.digests[:full])
-            if taps is not None:
-                # Earlier chunks or a shared prefix made some rows: all were kept beside keys and values.
-                taps = self.cache.taps.index_select(0, request.sequence.rows[: block.start])
-        elif taps is not None:
-            taps = taps[: num_accepted + 1]
         request.last_verdict = Verdict(
             request_id=block.request_id,
             round=block.round,
             start=block.start,
             num_accepted=num_accepted,
             token_ids=token_ids,
-            taps=taps,
             logprobs=logprobs,
         )
         return request.last_verdict

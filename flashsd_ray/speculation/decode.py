@@ -66,7 +66,7 @@ def decode(
                 break
             began_s = clock()
             # The last token that may be committed is the target's own, so drafting it would be in vain.
-            (block,) = drafter.propose([verdict], [min(max_length, rules.remaining - 1)])
+            (block,) = drafter.propose(target.tapped([verdict]), [min(max_length, rules.remaining - 1)])
             drafted_s = clock() - began_s
     token_ids = tuple(token_id for emission in emissions for token_id in emission.token_ids)
     text = "".join(emission.text for emission in emissions)

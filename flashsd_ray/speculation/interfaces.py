@@ -53,6 +53,16 @@ class Target(Protocol):
         """
         ...
 
+    def tapped(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The verdicts as a drafter wants them: with the taps of the rows that they brought into the cache.
+
+        The verdicts may be old ones, and joined.
+
+        Raises:
+            UnknownRequestError: a request is not open.
+        """
+        ...
+
     def close(self, request_id: str) -> None:
         """The request's rows are free (its prefix may stay cached); closing twice is allowed."""
         ...

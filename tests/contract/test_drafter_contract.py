@@ -111,6 +111,28 @@ def test_a_verdict_that_skips_a_round_is_refused_by_those_that_keep_a_history(dr
         drafter.propose([skipped], [1])
 
 
+def test_joined_verdicts_tell_what_they_told_one_after_the_other(drafter: Drafter) -> None:
+    blocks = []
+    for name in ("each", "joined"):
+        prompt = tiny_prompt((8, 8))
+        drafter.open(name, prompt, SamplingParams(), len(prompt) + 30)
+        first = first_verdict(drafter, name, prompt, token_id=3)
+        drafter.propose([first], [0])
+        second = next_verdict(drafter, first, (4, 5), seed=1)
+        third = next_verdict(drafter, second, (6,), seed=2)
+        if name == "each":
+            drafter.propose([second], [0])
+            told = third
+        else:
+            told = Verdict.joined([second, third])
+            assert (told.start, told.round, told.token_ids) == (second.start, third.round, (4, 5, 6))
+            if second.taps is not None and third.taps is not None:
+                told = told.with_taps(torch.cat((second.taps, third.taps)))
+        blocks += drafter.propose([told], [3])
+    each, joined = blocks
+    assert (each.round, each.start, each.token_ids) == (joined.round, joined.start, joined.token_ids)
+
+
 def test_a_repeated_verdict_is_answered_alike(drafter: Drafter) -> None:
     verdict = open_request(drafter)
     first = drafter.propose([verdict], [3])[0]

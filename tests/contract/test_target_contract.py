@@ -6,7 +6,7 @@ unknown and oversized blocks are refused and change nothing; rejected drafts lea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import pytest
@@ -15,9 +15,10 @@ import torch
 from flashsd_ray.errors import OverloadedError, ProtocolError, StaleBlockError, UnknownRequestError
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.pretrained import PretrainedTarget, load_target
+from flashsd_ray.models.taps import Taps
 from flashsd_ray.models.target import LocalTarget
 from flashsd_ray.speculation.interfaces import Target
-from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, Fill, SamplingParams
+from flashsd_ray.types import Conversation, DraftBlock, EncodedPrompt, Fill, SamplingParams, Verdict
 from tests.fakes import TableTarget, seeded_logits, token_prompt
 from tests.tiny_checkpoints import checkpoint
 
@@ -165,3 +166,65 @@ def test_the_cache_after_a_rollback_is_the_cache_of_the_committed_prefix() -> No
         assert sequence.length == len(prompt) + 1
         rows[name] = target.cache.keys[:, :, sequence.rows[: sequence.length]]
     torch.testing.assert_close(rows["straight"], rows["rejected"])
+
+
+def tapped_target() -> tuple[LocalTarget, EncodedPrompt]:
+    target = tiny()
+    taps = Taps((1, 2), 2 * target.decoder.hidden_size, lambda rows: rows)
+    verifier = LocalTarget(target.decoder, cache_rows=CACHE_ROWS, context_length=target.context_length, taps=taps)
+    return verifier, tiny_prompt()
+
+
+def rounds_of(
+    target: LocalTarget, prompt: EncodedPrompt, request_id: str, blocks: list[tuple[int, ...]]
+) -> Iterator[Verdict]:
+    """The verdicts of an open request whose rounds draft these tokens."""
+    start = len(prompt)
+    for number, drafts in enumerate([(), *blocks]):
+        (verdict,) = target.verify([DraftBlock(request_id=request_id, round=number, start=start, token_ids=drafts)])
+        yield verdict
+        start = verdict.next_start
+
+
+def test_taps_can_be_read_rounds_later() -> None:
+    expected = plain(local_target, 12)
+    drafts = [(), (), (expected[3], 0), (), ((expected[6] + 1) % 5,), (), ()]
+    target, prompt = tapped_target()
+    target.open("at once", prompt, GREEDY, len(prompt) + 16)
+    at_once = [target.tapped([verdict])[0] for verdict in rounds_of(target, prompt, "at once", drafts)]
+    assert [len(verdict.taps) for verdict in at_once if verdict.taps is not None] == [len(prompt), 1, 1, 2, 1, 1, 1, 1]
+    target.close("at once")
+    target.open("later", prompt, GREEDY, len(prompt) + 16)
+    first, *others = rounds_of(target, prompt, "later", drafts)
+    (told,) = target.tapped([Verdict.joined(others)])
+    assert told.token_ids == tuple(expected[1 : 1 + len(told.token_ids)])
+    for verdicts, late in ((at_once[:1], target.tapped([first])[0]), (at_once[1:], told)):
+        rows = torch.cat([verdict.taps for verdict in verdicts if verdict.taps is not None])
+        assert late.taps is not None
+        torch.testing.assert_close(late.taps, rows, rtol=1e-4, atol=1e-4)
+
+
+def test_taps_of_a_closed_request_do_not_appear_in_the_rows_of_another() -> None:
+    target, prompt = tapped_target()
+    other = LocalEncoder(tiny()).encode(Conversation.of("Something else."))
+    target.open("alone", other, GREEDY, CACHE_ROWS)
+    (expected,) = target.tapped(list(rounds_of(target, other, "alone", []))[:1])
+    target.close("alone")
+    target.open("first", prompt, GREEDY, CACHE_ROWS)
+    list(rounds_of(target, prompt, "first", [(), (), ()]))
+    target.close("first")
+    target.open("second", other, GREEDY, CACHE_ROWS)
+    (found,) = target.tapped(list(rounds_of(target, other, "second", [])))
+    assert found.taps is not None
+    assert expected.taps is not None
+    torch.testing.assert_close(found.taps, expected.taps, rtol=1e-4, atol=1e-4)
+
+
+def test_taps_of_a_request_that_is_not_open_are_refused() -> None:
+    for make in (table_target, tapped_target):
+        target, prompt = make()
+        target.open("r", prompt, GREEDY, len(prompt) + 16)
+        verdicts = target.verify([DraftBlock(request_id="r", round=0, start=len(prompt))])
+        target.close("r")
+        with pytest.raises(UnknownRequestError):
+            target.tapped(verdicts)

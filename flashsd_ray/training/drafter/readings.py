@@ -13,7 +13,8 @@ from flashsd_ray.models.decoder import Decoder
 from flashsd_ray.models.encoder import LocalEncoder
 from flashsd_ray.models.kv_cache import BLOCK_ROWS
 from flashsd_ray.models.pretrained import PretrainedTarget
-from flashsd_ray.models.target import LocalTarget, Taps
+from flashsd_ray.models.taps import Taps
+from flashsd_ray.models.target import LocalTarget
 from flashsd_ray.models.visual_cache import MemoryVisualCache
 from flashsd_ray.training.drafter.answers import Answer
 from flashsd_ray.training.drafter.questions import Question, load_visuals
@@ -91,10 +92,10 @@ class Reader:
         whole = self._with_answer(prompt, token_ids[:-1])
         self._target.open("reading", whole, SamplingParams(), len(whole) + 1)
         try:
-            (verdict,) = self._target.verify([DraftBlock(request_id="reading", round=0, start=len(whole))])
+            verdicts = self._target.verify([DraftBlock(request_id="reading", round=0, start=len(whole))])
+            rows = self._target.tapped(verdicts)[0].taps
         finally:
             self._target.close("reading")
-        rows = verdict.taps
         assert rows is not None
         width = self._decoder.hidden_size
         return Reading(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,10 +11,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from flashsd_ray.config import Config, SchedulingConfig, SpeculationConfig
 from flashsd_ray.engine.answers import Chunk, joined
+from flashsd_ray.engine.gate import Gate
 from flashsd_ray.engine.lane import Lane
 from flashsd_ray.errors import InvalidRequestError, OverloadedError
 from flashsd_ray.speculation.decode import decode, run_to_end
-from flashsd_ray.types import CaptionRequest, Conversation, EncodedPrompt, FinishReason, SamplingParams
+from flashsd_ray.types import (
+    CaptionRequest,
+    Conversation,
+    DraftBlock,
+    EncodedPrompt,
+    FinishReason,
+    SamplingParams,
+    Verdict,
+)
 from tests.fakes import NullDrafter, ScriptDrafter, TableTarget, seeded_logits, token_prompt
 
 VOCABULARY = 6
@@ -178,3 +189,48 @@ def test_limits_are_named_in_the_refusal() -> None:
     lane.submit(CaptionRequest(request_id="a", prompt="a", sampling=SamplingParams(max_new_tokens=8)))
     with pytest.raises(InvalidRequestError, match="already"):
         lane.submit(CaptionRequest(request_id="a", prompt="a", sampling=SamplingParams(max_new_tokens=8)))
+
+
+class NotedDrafter(ScriptDrafter):
+    """Remembers what it was told, and when."""
+
+    def __init__(self) -> None:
+        super().__init__(noise, 4)
+        self.told: list[tuple[int, int, int]] = []  # round, tokens, draft length
+
+    def propose(self, verdicts: Sequence[Verdict], lengths: Sequence[int]) -> list[DraftBlock]:
+        self.told += [(v.round, len(v.token_ids), length) for v, length in zip(verdicts, lengths, strict=True)]
+        return super().propose(verdicts, lengths)
+
+
+def run_noted(monkeypatch: pytest.MonkeyPatch, speaks: Callable[[int], bool]) -> NotedDrafter:
+    """One answer of twelve tokens; drafts are asked for in the rounds that ``speaks`` names."""
+    monkeypatch.setattr(Gate, "length_for", lambda self, running, inputs: 2 * speaks(inputs.lane_round))
+    drafter = NotedDrafter()
+    lane = Lane(LetterEncoder(), TableTarget(LOGITS), drafter, Config(), eos_token_ids=(EOS,), clock=Clock())
+    sampling = SamplingParams(max_new_tokens=12, ignore_eos=True)
+    request = CaptionRequest(request_id="r", prompt="abc", sampling=sampling)
+    lane.submit(request)
+    chunks = []
+    while not lane.is_idle:
+        chunks += lane.step()
+    assert joined(chunks).token_ids == expected(request)
+    return drafter
+
+
+def test_a_drafter_that_is_not_asked_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafter = run_noted(monkeypatch, lambda lane_round: False)
+    assert drafter.told == []
+
+
+def test_a_drafter_that_is_asked_late_is_told_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafter = run_noted(monkeypatch, lambda lane_round: lane_round == 6)
+    assert drafter.told == [(0, 1, 0), (5, 5, 2)]
+
+
+def test_a_drafter_that_is_asked_from_the_start_gets_its_prompt_with_the_first_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drafter = run_noted(monkeypatch, lambda lane_round: lane_round in (1, 2))
+    assert drafter.told[0] == (0, 1, 2)
+    assert [length for _, _, length in drafter.told] == [2, 2]
