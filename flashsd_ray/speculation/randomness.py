@@ -7,6 +7,7 @@ request does not depend on batching, placement, retries or the order of arrival,
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -17,6 +18,9 @@ _WORD = 2**64 - 1
 _INCREMENT = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFTS = (30, 27, 31)
+# Elements that are computed at a time. On a CPU more would not only leave its cache: the machine gives large temporaries
+# out page by page, and 256 rows of 2048 took twice as long at once as 32 at a time (docs/log.md).
+_CPU_CHUNK, _DEVICE_CHUNK = 2**16, 2**24
 # 52 bits and a half keep a uniform strictly inside (0, 1): with 53 the largest would round to one, whose log is zero.
 _UNIFORM_BITS = 52
 
@@ -75,7 +79,7 @@ def draw_key(
     round_index: int = 0,  # only for drafts that are drawn again when a later round drafts the same position
 ) -> int:  # 64 bits
     """The key of one draw; different arguments give keys that look independent."""
-    key = _mix(seed + _INCREMENT)
+    key = _seed_key(seed)
     for word in (position, purpose, round_index):
         key = _mix((key ^ (word & _WORD)) + _INCREMENT)
     return key
@@ -100,6 +104,30 @@ def keyed_uniforms(
         bits *= _signed(multiplier)
     high = (bits >> (64 - _UNIFORM_BITS)).bitwise_and_((1 << _UNIFORM_BITS) - 1)
     return high.to(torch.float64).add_(0.5).mul_(2.0**-_UNIFORM_BITS)
+
+
+def keyed_gumbels(
+    keys: Tensor,  # [R] int64
+    num_tokens: int,  # V
+) -> Tensor:  # [R, V] float32
+    """Gumbel noise for each key and each token: the race of ``gumbel_choice`` as something to add to logits.
+
+    The most probable token after adding the noise times the temperature is the one that ``gumbel_choice`` would draw, up
+    to rounding: good enough for drafts.
+    """
+    noise = torch.empty((len(keys), num_tokens), dtype=torch.float32, device=keys.device)
+    token_ids = torch.arange(num_tokens, device=keys.device)
+    chunk = rows_at_once(keys.device, num_tokens)
+    for first in range(0, len(keys), chunk):
+        clocks = noise[first : first + chunk]
+        # In float64 as long as uniforms near one matter.
+        clocks.copy_(keyed_uniforms(keys[first : first + chunk], token_ids).log_()).neg_().log_().neg_()
+    return noise
+
+
+def rows_at_once(device: torch.device, num_tokens: int) -> int:
+    """Rows of so many float64 that fit a CPU's cache, elsewhere that keep temporaries small."""
+    return max(1, (_CPU_CHUNK if device.type == "cpu" else _DEVICE_CHUNK) // num_tokens)
 
 
 def key_tensor(keys: list[int], device: torch.device | None = None) -> Tensor:  # [R] int64
@@ -128,11 +156,18 @@ def gumbel_choice(
     return token_ids.expand(probs.shape).gather(-1, winners).squeeze(-1)
 
 
+@lru_cache(maxsize=4096)  # asked for every row of every round
+def _seed_key(seed: int) -> int:
+    return _mix(seed + _INCREMENT)
+
+
 def _mix(word: int) -> int:
+    # Written out: a loop takes twice as long, and a round draws some hundred keys.
+    first, second = _MULTIPLIERS
     word &= _WORD
-    for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
-        word = ((word ^ (word >> shift)) * multiplier) & _WORD
-    return word
+    word = ((word ^ (word >> _SHIFTS[0])) * first) & _WORD
+    word = ((word ^ (word >> _SHIFTS[1])) * second) & _WORD
+    return word ^ (word >> _SHIFTS[2])
 
 
 def _signed(word: int) -> int:

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flashsd_ray.speculation.randomness import Purpose, draw_key, gumbel_choice, key_tensor
+from flashsd_ray.speculation.randomness import Purpose, draw_key, gumbel_choice, key_tensor, rows_at_once
 from flashsd_ray.types import Proposal, SamplingParams
 
 # A nucleus rarely holds more tokens than this; finding so many is ten times cheaper than sorting a vocabulary.
 _NUCLEUS_GUESS = 256
-# Elements that are warped at a time: on a CPU what stays in its cache, elsewhere what keeps temporaries small.
-_CPU_CHUNK, _DEVICE_CHUNK = 2**16, 2**24
 
 
 def highest_ids(
@@ -71,7 +69,7 @@ def keyed_choice(
     for row, sampling in enumerate(samplings):
         if not sampling.is_greedy:
             groups[sampling.temperature, sampling.top_k, sampling.top_p].append(row)
-    chunk = max(1, (_CPU_CHUNK if logits.device.type == "cpu" else _DEVICE_CHUNK) // logits.shape[-1])
+    chunk = rows_at_once(logits.device, logits.shape[-1])
     for group in groups.values():
         for rows in (group[first : first + chunk] for first in range(0, len(group), chunk)):
             keys = [draw_key(samplings[row].seed, positions[row], Purpose.TOKEN) for row in rows]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flashsd_ray.speculation.acceptance import AcceptanceRule
-from flashsd_ray.speculation.randomness import Purpose, draw_key, key_tensor, keyed_uniforms
+from flashsd_ray.speculation.randomness import Purpose, draw_key, key_tensor, keyed_gumbels
 from flashsd_ray.speculation.sampling import draft_proposal, highest_ids, keyed_choice
 from flashsd_ray.types import Proposal, SamplingParams
 
@@ -47,7 +47,7 @@ class DraftChoice:
 
     def with_noise(self, logits: Tensor) -> Tensor:  # [B, K, V] -> [B, K, V]
         """The logits of all slots plus what sampling adds to them."""
-        return logits if self._is_greedy else logits + self._make_noise(logits)
+        return logits if self._is_greedy else self._make_noise(logits).add_(logits)
 
     def choose(
         self,
@@ -87,9 +87,8 @@ class DraftChoice:
             for slot in slots
         ]
         temperatures = torch.tensor([sampling.temperature for sampling in self._samplings], device=logits.device)
-        uniforms = keyed_uniforms(key_tensor(keys, logits.device), torch.arange(logits.shape[-1], device=logits.device))
-        gumbel = uniforms.log_().neg_().log_().neg_().float()
-        return gumbel.view(len(self._samplings), self._length, -1).mul_(temperatures[:, None, None])
+        noise = keyed_gumbels(key_tensor(keys, logits.device), logits.shape[-1])
+        return noise.view(len(self._samplings), self._length, -1).mul_(temperatures[:, None, None])
 
     def _choose_with_proposals(self, logits: Tensor, slot: int) -> Tensor:
         token_ids = highest_ids(logits)

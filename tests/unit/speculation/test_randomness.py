@@ -16,6 +16,7 @@ from flashsd_ray.speculation.randomness import (
     Purpose,
     draw_key,
     gumbel_choice,
+    keyed_gumbels,
     key_tensor,
     keyed_uniform,
     keyed_uniforms,
@@ -131,6 +132,16 @@ def test_gumbel_choice_does_not_look_at_the_scale_or_the_order_of_columns(data: 
     assert gumbel_choice(probs[order], keys, order) == chosen
     assert gumbel_choice(probs * 0.37, keys) == chosen
     assert probs[chosen] > 0
+
+
+@pytest.mark.parametrize("num_tokens", [7, 3000])
+def test_noise_on_logits_picks_what_gumbel_choice_picks(num_tokens: int) -> None:
+    keys = key_tensor([draw_key(seed, 9, Purpose.TOKEN) for seed in range(100)])  # more than are computed at a time
+    logits = torch.randn(100, num_tokens, generator=torch.Generator().manual_seed(1))
+    noise = keyed_gumbels(keys, num_tokens)
+    assert torch.equal((logits + noise).argmax(-1), gumbel_choice(logits.double().softmax(-1), keys))
+    uniforms = keyed_uniforms(keys, torch.arange(num_tokens))
+    torch.testing.assert_close(noise.double(), -(-uniforms.log()).log(), rtol=1e-5, atol=1e-5)
 
 
 def test_coupled_choices_agree_at_least_as_often_as_promised() -> None:
