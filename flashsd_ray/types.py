@@ -285,21 +285,3 @@ class Verdict:
             token_ids=self.token_ids,
             taps=taps,
         )
-
-    @classmethod
-    def joined(cls, verdicts: Sequence[Verdict]) -> Verdict:
-        """Successive verdicts of one request as if a single block had brought all their tokens; taps are left out.
-
-        Whoever was not told of some rounds is told so of all of them at once.
-        """
-        first, last = verdicts[0], verdicts[-1]
-        if first is last:
-            return first
-        token_ids = tuple(token_id for verdict in verdicts for token_id in verdict.token_ids)
-        return cls(
-            request_id=last.request_id,
-            round=last.round,
-            start=first.start,
-            num_accepted=len(token_ids) - 1,
-            token_ids=token_ids,
-        )

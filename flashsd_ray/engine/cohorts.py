@@ -40,13 +40,41 @@ class Running:
     stats: SpeculationStats
     counted_s: float  # until when the lane's working time is in the stats
     first_token_s: float = 0.0  # from ``opened_s``
-    untold: list[Verdict] = field(default_factory=list)  # that the drafter has not seen
+    untold: list[int] = field(default_factory=list)  # committed tokens that the drafter has not seen
     length_state: LengthState = field(default_factory=LengthState)
 
     @property
     def standing(self) -> Standing:
         """Where the request stands before a round."""
         return Standing(self.block.request_id, self.block.start, self.num_cached)
+
+    @property
+    def has_untold_prompt(self) -> bool:
+        """Whether the drafter would have to read the prompt before it drafts the next block."""
+        return self.block.start - len(self.untold) == self.num_prompt_tokens
+
+    def tell_prompt(self) -> Verdict:
+        """The verdict of round 0, whose token is untold no more."""
+        token_ids = (self.untold.pop(0),)
+        return Verdict(
+            request_id=self.block.request_id,
+            round=0,
+            start=self.num_prompt_tokens,
+            num_accepted=0,
+            token_ids=token_ids,
+        )
+
+    def tell(self) -> Verdict:
+        """All that was untold, as if the verdict on a single block had brought it."""
+        token_ids = tuple(self.untold)
+        self.untold.clear()
+        return Verdict(
+            request_id=self.block.request_id,
+            round=self.block.round - 1,
+            start=self.block.start - len(token_ids),
+            num_accepted=len(token_ids) - 1,
+            token_ids=token_ids,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +86,8 @@ class Drafting:
     inputs: LengthInputs
     order_s: float  # what giving the order took; all of the drafting where the drafter works at once
     num_asked: int  # tokens to draft for all of them together
-    prompt_s: float  # of this: reading prompts, which happens once for each request
+    num_read: int  # prompts that the drafter has not seen before
+    reading_s: float  # of ``order_s``: reading them
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +97,8 @@ class Drafted:
     num_asked: int = 0
     num_drafted: int = 0
     order_s: float = 0.0
-    prompt_s: float = 0.0
+    num_read: int = 0
+    reading_s: float = 0.0
 
 
 class Turns:

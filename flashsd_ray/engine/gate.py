@@ -50,7 +50,12 @@ class Gate:
         lane_round: int,
     ) -> LengthInputs:
         """What the next round looks like."""
-        return LengthInputs(num_running=len(running), lane_round=lane_round, costs=self._costs[_are_greedy(running)])
+        return LengthInputs(
+            lane_round=lane_round,
+            num_running=len(running),
+            num_unread=sum(one.has_untold_prompt for one in running),
+            costs=self._costs[_are_greedy(running)],
+        )
 
     def length_for(self, running: Running, inputs: LengthInputs) -> int:
         """Tokens to draft for the request."""
@@ -74,7 +79,7 @@ class Gate:
         blocks: Sequence[DraftBlock],  # of each
         verdicts: Sequence[Verdict],
         *,
-        draft_s: float,  # without reading prompts
+        draft_s: float,
         verify_s: float,
     ) -> None:
         """What the round took is in the costs."""
@@ -87,8 +92,10 @@ class Gate:
             num_drafted=drafted.num_drafted,
             num_rows=sum(len(block.token_ids) + 1 for block in blocks),
             num_committed=sum(len(verdict.token_ids) for verdict in verdicts),
-            draft_s=draft_s,
+            draft_s=draft_s - drafted.reading_s,
             verify_s=verify_s,
+            num_read=drafted.num_read,
+            reading_s=drafted.reading_s,
         )
 
 

@@ -197,9 +197,9 @@ class Lane:
         verified_s = self._clock()
         times = {"verify": verified_s - collected_s, "draft": drafted.order_s + collected_s - began_s}
         if alone_s is not None:
-            alone, draft_s = len(decoding), times["draft"] - drafted.prompt_s
+            alone = len(decoding)
             known = blocks[:alone], verdicts[:alone]
-            self._gate.observe(drafted, decoding, *known, draft_s=draft_s, verify_s=alone_s)
+            self._gate.observe(drafted, decoding, *known, draft_s=times["draft"], verify_s=alone_s)
         self._worked_s += verified_s - began_s
         for fill in fills:
             filling = self._running[fill.request_id]
@@ -240,7 +240,7 @@ class Lane:
         for running, block in zip(drafting.owners, blocks, strict=True):
             running.block = trim_to_confidence(block, drafting.inputs, running.lengths)
         num_drafted = sum(len(block.token_ids) for block in blocks)
-        return Drafted(drafting.num_asked, num_drafted, drafting.order_s, drafting.prompt_s)
+        return Drafted(drafting.num_asked, num_drafted, drafting.order_s, drafting.num_read, drafting.reading_s)
 
     def _is_running(self, running: Running) -> bool:
         # Not by its id alone: a request may have ended while its block was drafted, and its id be in use again.
@@ -335,18 +335,17 @@ class Lane:
         if not going_on:
             return
         began_s = self._clock()
-        inputs = self._gate.inputs([running for running, _ in going_on], cohort.num_rounds)
-        asked: dict[Running, int] = {}
         for running, verdict in going_on:
             self._gate.learn(running, verdict.num_accepted)
-            running.untold.append(verdict)
+            running.untold.extend(verdict.token_ids)
             running.block = DraftBlock(request_id=verdict.request_id, round=verdict.round + 1, start=verdict.next_start)
             running.num_cached = verdict.next_start - 1
-            length = self._gate.length_for(running, inputs)
-            if length > 0:
-                asked[running] = length
+        inputs = self._gate.inputs([running for running, _ in going_on], cohort.num_rounds)
+        lengths = [(running, self._gate.length_for(running, inputs)) for running, _ in going_on]
+        asked = {running: length for running, length in lengths if length > 0}
         if not asked:
             return
+        num_read = sum(running.has_untold_prompt for running in asked)
         pending = self._begin(self._tell(list(asked)), list(asked.values()))
         cohort.drafting = Drafting(
             list(asked),
@@ -354,19 +353,17 @@ class Lane:
             inputs,
             order_s=self._clock() - began_s,
             num_asked=sum(asked.values()),
-            prompt_s=0.0 if self._reader is None else self._reader.prompt_s,
+            num_read=num_read,
+            reading_s=0.0 if self._reader is None else self._reader.prompt_s,
         )
 
     def _tell(self, asked: list[Running]) -> list[Verdict]:
         """What the drafter has to know before it drafts: one verdict for each request, of all that it was not told."""
-        # A drafter takes a prompt by itself.
-        late = [running for running in asked if len(running.untold) > 1 and running.untold[0].round == 0]
+        # A prompt comes with its first token alone.
+        late = [running for running in asked if running.has_untold_prompt and len(running.untold) > 1]
         if late:
-            self._begin(self._target.tapped([running.untold.pop(0) for running in late]), [0] * len(late))
-        told = self._target.tapped([Verdict.joined(running.untold) for running in asked])
-        for running in asked:
-            running.untold.clear()
-        return told
+            self._begin(self._target.tapped([running.tell_prompt() for running in late]), [0] * len(late))
+        return self._target.tapped([running.tell() for running in asked])
 
     def _account(
         self, running: Running, block: DraftBlock, verdict: Verdict, emission: Emission, times: dict[str, float]

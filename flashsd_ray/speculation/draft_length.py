@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from operator import mul
 from typing import NamedTuple
@@ -31,9 +31,12 @@ class Average(NamedTuple):
     num_seen: int = 1
 
 
-# Rising in size. Sizes between two powers of two share an average: fine enough to show where verification stops being
+# Rising in size. Sizes that are nearly the same share an average: fine enough to show where verification stops being
 # free, coarse enough that every average is fed often.
 Averages = tuple[Average, ...]
+# Averages for each power of two. With one, a full batch of 32 was taken for slower by a quarter than it was: it stood
+# at the edge between the average of all that had 17 to 32 rows and that of rounds with drafts.
+_AVERAGES_PER_OCTAVE = 4
 
 # A clock may say zero; a speed must not be infinite.
 _SHORTEST_S = 1e-9
@@ -70,7 +73,7 @@ class Gain(NamedTuple):
 
     load: int  # which power of two the requests decoded together lie below
     plain_rounds: float  # that their tokens would have taken without drafts
-    spent_s: float
+    spent_s: float  # reading prompts included: who drafts must earn that as well
     num_rounds: float
 
 
@@ -79,17 +82,24 @@ class RoundCosts:
     """Measured seconds of a round's two halves, by size, and what drafting has brought for them."""
 
     draft_s: Averages = ()  # by drafted tokens
-    verify_s: Averages = ()  # by verified rows
+    plain_s: Averages = ()  # of rounds without drafts, by requests
+    verify_s: Averages = ()  # of rounds with drafts, by verified rows: few requests with many rows are not many with one
     gains: tuple[Gain, ...] = ()
+    reading_s: float = 0.0  # of one prompt, before the drafter drafts for its request the first time
     # Rows that were asked for, in powers of two: a drafter that finds nothing to say is not asked again and again.
     asked: frozenset[int] = frozenset()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any round was measured."""
+        return bool(self.plain_s or self.verify_s)
 
     def gain_at(self, num_running: int) -> float | None:
         """How many times faster than plain decoding rounds with drafts were at this load; None where few were seen."""
         return _gain_at(num_running, self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LengthState:
     """What one request has shown so far."""
 
@@ -104,6 +114,17 @@ class LengthState:
         rates = (*self.rates, *(last,) * (params.max_length - len(self.rates)))
         return tuple(accumulate(rates[: params.max_length], mul))
 
+    def taus(self, params: LengthParams) -> tuple[float, ...]:  # length max_length + 1, rising
+        """Tokens that a round is expected to commit with 0, 1, 2 .. drafts."""
+        if len(self.rates) == params.max_length:
+            return self._seen_taus
+        return tuple(accumulate(self.survival(params), initial=1.0))
+
+    @cached_property
+    def _seen_taus(self) -> tuple[float, ...]:
+        # A request that is not drafted for is asked round after round what it promises, and its answer stays the same.
+        return tuple(accumulate(accumulate(self.rates, mul), initial=1.0))
+
     def successor(self) -> LengthState:
         """What a new request is assumed to be like where this is what all those before it have shown."""
         return LengthState(rates=self.rates, num_seen=(_EARLIER_WEIGHT,) * len(self.rates))
@@ -115,6 +136,7 @@ class LengthInputs:
 
     lane_round: int  # rounds run for all requests together, so that their trials coincide
     num_running: int = 1  # requests decoded together, this one included
+    num_unread: int = 0  # of these: whose prompt the drafter would have to read first
     costs: RoundCosts = field(default_factory=RoundCosts)
 
 
@@ -129,14 +151,17 @@ def choose_length(inputs: LengthInputs, state: LengthState, params: LengthParams
     if disappoints and not is_time_to_try:
         return trial or 0  # for all requests of a round, in the rounds that should cost nothing more than plain ones
     speedups = expected_speedups(inputs, state, params)
-    best = max(range(len(speedups)), key=speedups.__getitem__)
-    promises = speedups[best] >= params.min_speedup
+    highest = max(speedups)
+    promises = highest >= params.min_speedup
+    if not (promises or is_time_to_try):
+        return trial or 0
+    best = speedups.index(highest)
     pays = promises and not disappoints
     if is_time_to_try:
         # Where a promise was not kept, that one is tried again, at the speed that it had.
         lengths = _ladder(params) if pays else [best] if promises else _ladder(params)[1:]
         kept = gain if promises and disappoints and gain else None
-        trial = _trial(inputs, params, lengths, _losses(state, params, speedups, kept))
+        trial = _trial(inputs, params, lengths, _losses(inputs, state, params, speedups, kept))
     if trial is not None:
         return trial
     return best if pays else 0
@@ -146,9 +171,7 @@ def expected_speedups(
     inputs: LengthInputs, state: LengthState, params: LengthParams
 ) -> list[float]:  # length max_length + 1
     """Expected tokens per second of drafting 0, 1, 2 .. tokens, over plain decoding; tau while no cost is known."""
-    taus = accumulate(state.survival(params), initial=1.0)
-    seconds = _round_seconds(inputs.num_running, inputs.costs, params.max_length)
-    return [tau * seconds[0] / spent_s for tau, spent_s in zip(taus, seconds, strict=True)]
+    return list(map(mul, state.taus(params), _plain_rounds(inputs.num_running, inputs.costs, params.max_length)))
 
 
 def observe_verdict(
@@ -185,20 +208,25 @@ def observe_round(
     num_drafted: int,  # that it did draft
     num_rows: int,  # verified for all requests together
     num_committed: int,  # by all requests together
-    draft_s: float,
+    draft_s: float,  # without reading prompts
     verify_s: float,
+    num_read: int = 0,  # prompts that the drafter read
+    reading_s: float = 0.0,  # what that took
 ) -> RoundCosts:
     """The costs after a round that took so long; rounds with prefill in them should not be shown."""
     smoothing = params.cost_smoothing
     gains = costs.gains
     if num_drafted:
         drafting_s = _calm(draft_s, predict_s(costs.draft_s, num_drafted))
-        spent_s = drafting_s + _calm(verify_s, predict_s(costs.verify_s, num_rows))
+        spent_s = drafting_s + _calm(verify_s, _verify_s(costs, num_running, num_rows)) + reading_s
         gains = _observe_gain(gains, _bucket(num_running), num_committed / num_running, spent_s, params)
+    is_plain = num_rows == num_running
     return RoundCosts(
         draft_s=_observe(costs.draft_s, num_drafted, draft_s, smoothing) if num_drafted else costs.draft_s,
-        verify_s=_observe(costs.verify_s, num_rows, verify_s, smoothing),
+        plain_s=_observe(costs.plain_s, num_running, verify_s, smoothing) if is_plain else costs.plain_s,
+        verify_s=costs.verify_s if is_plain else _observe(costs.verify_s, num_rows, verify_s, smoothing),
         gains=gains,
+        reading_s=_observe_reading(costs.reading_s, num_read, reading_s, smoothing),
         asked=costs.asked | {_bucket(num_running + num_asked)},
     )
 
@@ -225,7 +253,7 @@ def trim_to_confidence(block: DraftBlock, inputs: LengthInputs, params: LengthPa
     A block with a proposal is left whole: where the cut depends on the drafts that were drawn, what is left no longer
     has the proposal's distribution, and the rejection rule would no longer be lossless.
     """
-    adapts = params.fixed_length is None and bool(inputs.costs.verify_s)
+    adapts = params.fixed_length is None and inputs.costs.is_known
     if block.confidence is None or block.proposal is not None or not adapts:
         return block
     taus = accumulate(accumulate(block.confidence, mul), initial=1.0)
@@ -239,6 +267,13 @@ def trim_to_confidence(block: DraftBlock, inputs: LengthInputs, params: LengthPa
     return replace(block, token_ids=block.token_ids[:length], confidence=block.confidence[:length])
 
 
+def _verify_s(costs: RoundCosts, num_running: int, num_rows: int) -> float | None:
+    """Seconds expected for verifying so many rows; None before the first measurement."""
+    if num_rows == num_running:
+        return predict_s(costs.plain_s or costs.verify_s, num_running)
+    return predict_s(costs.verify_s or costs.plain_s, num_rows)
+
+
 @lru_cache(maxsize=16)  # asked once for every request of a round, with the same answer
 def _stage_seconds(
     num_running: int, costs: RoundCosts, max_length: int
@@ -246,23 +281,30 @@ def _stage_seconds(
     """Seconds of drafting and of verifying where every request drafts 0, 1, 2 .. tokens; 0 while nothing was measured."""
     lengths = range(max_length + 1)
     drafts_s = (predict_s(costs.draft_s, num_running * length) if length else None for length in lengths)
-    verifies_s = (predict_s(costs.verify_s, num_running * (length + 1)) for length in lengths)
+    verifies_s = (_verify_s(costs, num_running, num_running * (length + 1)) for length in lengths)
     return tuple(seconds or 0.0 for seconds in drafts_s), tuple(seconds or 0.0 for seconds in verifies_s)
 
 
 @lru_cache(maxsize=16)
 def _round_seconds(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
     """Seconds of a whole round by drafts of each request; all the same while nothing was measured."""
-    if not costs.verify_s:
+    if not costs.is_known:
         return (1.0,) * (max_length + 1)
     stages_s = zip(*_stage_seconds(num_running, costs, max_length), strict=True)
     return tuple(max(draft_s + verify_s, _SHORTEST_S) for draft_s, verify_s in stages_s)
 
 
 @lru_cache(maxsize=16)
+def _plain_rounds(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
+    """What part of a round is a plain one, by drafts of each request."""
+    seconds = _round_seconds(num_running, costs, max_length)
+    return tuple(seconds[0] / spent_s for spent_s in seconds)
+
+
+@lru_cache(maxsize=16)
 def _gain_at(num_running: int, costs: RoundCosts) -> float | None:
     gain = next((gain for gain in costs.gains if gain.load == _bucket(num_running)), None)
-    plain_s = predict_s(costs.verify_s, num_running)
+    plain_s = _verify_s(costs, num_running, num_running)
     if gain is None or plain_s is None or gain.num_rounds < _FEWEST_ROUNDS:
         return None
     return max(gain.plain_rounds * plain_s, _SHORTEST_S) / max(gain.spent_s, _SHORTEST_S)
@@ -292,29 +334,34 @@ def _trial(inputs: LengthInputs, params: LengthParams, lengths: list[int], losse
 
 
 def _losses(
+    inputs: LengthInputs,
     state: LengthState,
     params: LengthParams,
     speedups: list[float],
     kept: float | None,  # the speed-up that rounds with drafts had, where it is not the one expected
 ) -> list[float]:  # length max_length + 1, in plain rounds
-    """What a round of each length takes longer than its tokens would take on the best road."""
-    taus = accumulate(state.survival(params), initial=1.0)
+    """What a round of each length takes longer than its tokens would take on the best road, prompts to be read included."""
+    taus = state.taus(params)
+    plain_s = _round_seconds(inputs.num_running, inputs.costs, params.max_length)[0]
+    reading = inputs.num_unread * inputs.costs.reading_s / plain_s
     if kept is not None:
-        return [tau / kept - tau for tau in taus]
-    return [tau / speedup - tau / max(speedups) for tau, speedup in zip(taus, speedups, strict=True)]
+        losses = [tau / kept - tau for tau in taus]
+    else:
+        losses = [tau / speedup - tau / max(speedups) for tau, speedup in zip(taus, speedups, strict=True)]
+    return [losses[0], *(loss + reading for loss in losses[1:])]
 
 
 def _observe(averages: Averages, size: int, seconds: float, smoothing: float) -> Averages:
     """The averages with the one that the size belongs to moved towards the measurement."""
-    by_bucket = {_bucket(average[0]): Average(*average) for average in averages}
-    old = by_bucket.get(_bucket(size), Average(float(size), seconds, 0))
+    by_step = {_step(average[0]): Average(*average) for average in averages}
+    old = by_step.get(_step(size), Average(float(size), seconds, 0))
     weight = max(smoothing, 1.0 / (old.num_seen + 1))  # the first ones as in a plain mean
     moved = Average(
         old.size + weight * (size - old.size),
         old.seconds + weight * (_calm(seconds, old.seconds) - old.seconds),
         old.num_seen + 1,
     )
-    return tuple(sorted({**by_bucket, _bucket(size): moved}.values()))
+    return tuple(sorted({**by_step, _step(size): moved}.values()))
 
 
 def _observe_gain(
@@ -328,9 +375,21 @@ def _observe_gain(
     return tuple({**by_load, load: moved}.values())
 
 
+def _observe_reading(average_s: float, num_read: int, seconds: float, smoothing: float) -> float:
+    if not num_read:
+        return average_s
+    each_s = seconds / num_read
+    return each_s if not average_s else average_s + smoothing * (_calm(each_s, average_s) - average_s)
+
+
 def _calm(seconds: float, usual_s: float | None) -> float:
     return seconds if usual_s is None else min(seconds, _LARGEST_STEP * max(usual_s, _SHORTEST_S))
 
 
 def _bucket(size: float) -> int:
     return math.ceil(math.log2(size))
+
+
+def _step(size: float) -> int:
+    """Which average a size belongs to."""
+    return math.ceil(_AVERAGES_PER_OCTAVE * math.log2(size))

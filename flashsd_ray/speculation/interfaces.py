@@ -56,7 +56,7 @@ class Target(Protocol):
     def tapped(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """The verdicts as a drafter wants them: with the taps of the rows that they brought into the cache.
 
-        The verdicts may be old ones, and joined.
+        A verdict may be an old one, and stand for several that followed each other.
 
         Raises:
             UnknownRequestError: a request is not open.

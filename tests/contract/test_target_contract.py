@@ -7,6 +7,7 @@ unknown and oversized blocks are refused and change nothing; rejected drafts lea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -196,8 +197,9 @@ def test_taps_can_be_read_rounds_later() -> None:
     target.close("at once")
     target.open("later", prompt, GREEDY, len(prompt) + 16)
     first, *others = rounds_of(target, prompt, "later", drafts)
-    (told,) = target.tapped([Verdict.joined(others)])
-    assert told.token_ids == tuple(expected[1 : 1 + len(told.token_ids)])
+    token_ids = tuple(token_id for verdict in others for token_id in verdict.token_ids)
+    assert token_ids == tuple(expected[1 : 1 + len(token_ids)])
+    (told,) = target.tapped([replace(others[0], token_ids=token_ids)])
     for verdicts, late in ((at_once[:1], target.tapped([first])[0]), (at_once[1:], told)):
         rows = torch.cat([verdict.taps for verdict in verdicts if verdict.taps is not None])
         assert late.taps is not None

@@ -228,6 +228,16 @@ def test_a_drafter_that_is_asked_late_is_told_everything_at_once(monkeypatch: py
     assert drafter.told == [(0, 1, 0), (5, 5, 2)]
 
 
+def test_the_gate_learns_what_reading_prompts_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(NotedDrafter, "prompt_s", 0.5, raising=False)
+    monkeypatch.setattr(
+        Gate, "observe", lambda self, drafted, *_, **__: seen.append((drafted.num_read, drafted.reading_s))
+    )
+    run_noted(monkeypatch, lambda lane_round: lane_round in (3, 5))
+    assert [one for one in seen if one != (0, 0.0)] == [(1, 0.5), (0, 0.5)]
+
+
 def test_a_drafter_that_is_asked_from_the_start_gets_its_prompt_with_the_first_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

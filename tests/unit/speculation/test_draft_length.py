@@ -270,11 +270,80 @@ def test_predicted_costs_lie_between_the_measured(measured: list[tuple[int, floa
             draft_s=seconds,
             verify_s=seconds,
         )
-    sizes = [point[0] for point in costs.verify_s]
-    assert sizes == sorted(sizes)
-    predicted = predict_s(costs.verify_s, size)
-    assert predicted is not None
-    assert min(s for _, s in measured) - 1e-9 <= predicted <= max(s for _, s in measured) + 1e-9
+    for averages in (costs.plain_s, costs.verify_s):
+        sizes = [point[0] for point in averages]
+        assert sizes == sorted(sizes)
+        predicted = predict_s(averages, size)
+        assert (predicted is None) == (not averages)
+        if predicted is not None:
+            assert min(s for _, s in measured) - 1e-9 <= predicted <= max(s for _, s in measured) + 1e-9
+
+
+def measured_round(
+    costs: RoundCosts, num_running: int, length: int, verify_s: float, *, num_read: int = 0, reading_s: float = 0.0
+) -> RoundCosts:
+    """The costs after a round in which every draft stood and drafting itself took no time."""
+    return observe_round(
+        costs,
+        PARAMS,
+        num_running=num_running,
+        num_asked=num_running * length,
+        num_drafted=num_running * length,
+        num_rows=num_running * (length + 1),
+        num_committed=num_running * (length + 1),
+        draft_s=0.0,
+        verify_s=verify_s,
+        num_read=num_read,
+        reading_s=reading_s,
+    )
+
+
+def test_a_full_batch_is_not_taken_for_what_smaller_ones_and_drafts_take() -> None:
+    """A batch that drains shows rounds of every size, and 32 requests stand where drafts of few begin."""
+    costs = RoundCosts()
+    for _ in range(5):
+        for num_running in range(32, 0, -1):
+            costs = measured_round(costs, num_running, 0, 2.0 + 0.25 * num_running)
+        for num_running in (4, 8, 16):
+            costs = measured_round(costs, num_running, 7, 20.0)
+    for num_running in (4, 9, 17, 24, 32):
+        speedups = expected_speedups(usual(num_running, costs), state(1.0), PARAMS)
+        plain_s, drafted_s = 2.0 + 0.25 * num_running, 20.0
+        assert speedups[7] == pytest.approx(8 * plain_s / drafted_s, rel=0.08)
+
+
+def test_reading_prompts_has_to_be_earned_as_well() -> None:
+    costs = RoundCosts()
+    for _ in range(5):
+        costs = measured_round(costs, 4, 0, 1.0)
+    drafted = read = costs
+    for _ in range(5):
+        drafted = measured_round(drafted, 4, 3, 2.0)
+        read = measured_round(read, 4, 3, 2.0, num_read=2, reading_s=6.0)
+    assert drafted.gain_at(4) == pytest.approx(4 * 1.0 / 2.0)
+    assert read.gain_at(4) == pytest.approx(4 * 1.0 / (2.0 + 6.0))
+    assert read.reading_s == pytest.approx(3.0)
+    assert drafted.reading_s == 0.0
+
+
+def test_trials_for_which_prompts_must_be_read_are_rarer() -> None:
+    costs = replace(flat_costs(verify_s=1.0, row_s=0.1), reading_s=1.0)
+    rounds = range(PARAMS.trial_interval, 400 * PARAMS.trial_interval, PARAMS.trial_interval)
+
+    def num_trials(num_unread: int) -> int:
+        inputs = (LengthInputs(lane_round=n, num_running=4, num_unread=num_unread, costs=costs) for n in rounds)
+        return sum(choose_length(one, state(0.0), PARAMS) > 0 for one in inputs)
+
+    assert num_trials(0) > 2 * num_trials(2) > 2 * num_trials(4) > 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=20))
+def test_expected_tokens_follow_from_survival(verdicts: list[tuple[int, int]]) -> None:
+    current = LengthState()
+    for drafted, accepted in verdicts:
+        current = observe_verdict(current, drafted, min(drafted, accepted), PARAMS)
+        survival = current.survival(PARAMS)
+        assert current.taus(PARAMS) == pytest.approx([1.0 + sum(survival[:length]) for length in range(9)])
 
 
 def test_costs_are_unknown_before_the_first_measurement() -> None:

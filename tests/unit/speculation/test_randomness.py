@@ -16,8 +16,8 @@ from flashsd_ray.speculation.randomness import (
     Purpose,
     draw_key,
     gumbel_choice,
-    keyed_gumbels,
     key_tensor,
+    keyed_gumbels,
     keyed_uniform,
     keyed_uniforms,
 )
