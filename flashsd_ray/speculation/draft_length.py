@@ -31,12 +31,12 @@ class Average(NamedTuple):
     num_seen: int = 1
 
 
-# Rising in size. Sizes that are nearly the same share an average: fine enough to show where verification stops being
+# Rising in size. Sizes between two powers of two share an average: fine enough to show where verification stops being
 # free, coarse enough that every average is fed often.
 Averages = tuple[Average, ...]
-# Averages for each power of two. With one, a full batch of 32 was taken for slower by a quarter than it was: it stood
-# at the edge between the average of all that had 17 to 32 rows and that of rounds with drafts.
-_AVERAGES_PER_OCTAVE = 4
+# Averages for each power of two in which plain rounds are kept, which are many: all that drafting brings is held against
+# them, and with one a full batch of 32 is taken for what 24 requests took.
+_PLAIN_STEPS = 4
 
 # A clock may say zero; a speed must not be infinite.
 _SHORTEST_S = 1e-9
@@ -223,7 +223,7 @@ def observe_round(
     is_plain = num_rows == num_running
     return RoundCosts(
         draft_s=_observe(costs.draft_s, num_drafted, draft_s, smoothing) if num_drafted else costs.draft_s,
-        plain_s=_observe(costs.plain_s, num_running, verify_s, smoothing) if is_plain else costs.plain_s,
+        plain_s=_observe(costs.plain_s, num_running, verify_s, smoothing, _PLAIN_STEPS) if is_plain else costs.plain_s,
         verify_s=costs.verify_s if is_plain else _observe(costs.verify_s, num_rows, verify_s, smoothing),
         gains=gains,
         reading_s=_observe_reading(costs.reading_s, num_read, reading_s, smoothing),
@@ -351,17 +351,23 @@ def _losses(
     return [losses[0], *(loss + reading for loss in losses[1:])]
 
 
-def _observe(averages: Averages, size: int, seconds: float, smoothing: float) -> Averages:
+def _observe(
+    averages: Averages,
+    size: int,
+    seconds: float,
+    smoothing: float,
+    num_steps: int = 1,  # averages for each power of two
+) -> Averages:
     """The averages with the one that the size belongs to moved towards the measurement."""
-    by_step = {_step(average[0]): Average(*average) for average in averages}
-    old = by_step.get(_step(size), Average(float(size), seconds, 0))
+    by_step = {_bucket(average[0], num_steps): Average(*average) for average in averages}
+    old = by_step.get(_bucket(size, num_steps), Average(float(size), seconds, 0))
     weight = max(smoothing, 1.0 / (old.num_seen + 1))  # the first ones as in a plain mean
     moved = Average(
         old.size + weight * (size - old.size),
         old.seconds + weight * (_calm(seconds, old.seconds) - old.seconds),
         old.num_seen + 1,
     )
-    return tuple(sorted({**by_step, _step(size): moved}.values()))
+    return tuple(sorted({**by_step, _bucket(size, num_steps): moved}.values()))
 
 
 def _observe_gain(
@@ -386,10 +392,5 @@ def _calm(seconds: float, usual_s: float | None) -> float:
     return seconds if usual_s is None else min(seconds, _LARGEST_STEP * max(usual_s, _SHORTEST_S))
 
 
-def _bucket(size: float) -> int:
-    return math.ceil(math.log2(size))
-
-
-def _step(size: float) -> int:
-    """Which average a size belongs to."""
-    return math.ceil(_AVERAGES_PER_OCTAVE * math.log2(size))
+def _bucket(size: float, num_steps: int = 1) -> int:
+    return math.ceil(num_steps * math.log2(size))
