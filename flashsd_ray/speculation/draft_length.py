@@ -14,6 +14,7 @@ and trials are as rare as keeps their expected loss below a share of the time.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -81,9 +82,10 @@ class Gain(NamedTuple):
 class RoundCosts:
     """Measured seconds of a round's two halves, by size, and what drafting has brought for them."""
 
-    draft_s: Averages = ()  # by drafted tokens
+    # By load, then by drafted tokens: eight requests with eight drafts each are cheaper than 32 with two.
+    draft_s: Mapping[int, Averages] = field(default_factory=dict)
     plain_s: Averages = ()  # of rounds without drafts, by requests
-    verify_s: Averages = ()  # of rounds with drafts, by verified rows: few requests with many rows are not many with one
+    extra_s: Averages = ()  # what verifying drafts adds to a plain round of as many requests, by drafts
     gains: tuple[Gain, ...] = ()
     reading_s: float = 0.0  # of one prompt, before the drafter drafts for its request the first time
     # Rows that were asked for, in powers of two: a drafter that finds nothing to say is not asked again and again.
@@ -91,8 +93,8 @@ class RoundCosts:
 
     @property
     def is_known(self) -> bool:
-        """Whether any round was measured."""
-        return bool(self.plain_s or self.verify_s)
+        """Whether any plain round was measured, against which all others are held."""
+        return bool(self.plain_s)
 
     def gain_at(self, num_running: int) -> float | None:
         """How many times faster than plain decoding rounds with drafts were at this load; None where few were seen."""
@@ -214,19 +216,26 @@ def observe_round(
     reading_s: float = 0.0,  # what that took
 ) -> RoundCosts:
     """The costs after a round that took so long; rounds with prefill in them should not be shown."""
-    smoothing = params.cost_smoothing
-    gains = costs.gains
+    load, num_verified = _bucket(num_running), num_rows - num_running
+    draft_table, gains = costs.draft_s, costs.gains
     if num_drafted:
-        drafting_s = _calm(draft_s, predict_s(costs.draft_s, num_drafted))
-        spent_s = drafting_s + _calm(verify_s, _verify_s(costs, num_running, num_rows)) + reading_s
-        gains = _observe_gain(gains, _bucket(num_running), num_committed / num_running, spent_s, params)
-    is_plain = num_rows == num_running
+        drafting_s = _calm(draft_s, predict_s(_drafts_at(load, costs), num_drafted))
+        spent_s = drafting_s + _calm(verify_s, _verify_s(num_running, num_verified, costs)) + reading_s
+        gains = _observe_gain(gains, load, num_committed / num_running, spent_s, params)
+        averages = _observe(draft_table.get(load, ()), num_drafted, draft_s, params)
+        draft_table = {**draft_table, load: averages}
+    plain_s, extra_s = costs.plain_s, costs.extra_s
+    if not num_verified:
+        plain_s = _observe(plain_s, num_running, verify_s, params, num_steps=_PLAIN_STEPS)
+    elif plain_s:
+        floor_s = predict_s(plain_s, num_running) or 0.0
+        extra_s = _observe(extra_s, num_verified, verify_s - floor_s, params, floor_s=floor_s)
     return RoundCosts(
-        draft_s=_observe(costs.draft_s, num_drafted, draft_s, smoothing) if num_drafted else costs.draft_s,
-        plain_s=_observe(costs.plain_s, num_running, verify_s, smoothing, _PLAIN_STEPS) if is_plain else costs.plain_s,
-        verify_s=costs.verify_s if is_plain else _observe(costs.verify_s, num_rows, verify_s, smoothing),
+        draft_s=draft_table,
+        plain_s=plain_s,
+        extra_s=extra_s,
         gains=gains,
-        reading_s=_observe_reading(costs.reading_s, num_read, reading_s, smoothing),
+        reading_s=_observe_reading(costs.reading_s, num_read, reading_s, params.cost_smoothing),
         asked=costs.asked | {_bucket(num_running + num_asked)},
     )
 
@@ -267,11 +276,17 @@ def trim_to_confidence(block: DraftBlock, inputs: LengthInputs, params: LengthPa
     return replace(block, token_ids=block.token_ids[:length], confidence=block.confidence[:length])
 
 
-def _verify_s(costs: RoundCosts, num_running: int, num_rows: int) -> float | None:
-    """Seconds expected for verifying so many rows; None before the first measurement."""
-    if num_rows == num_running:
-        return predict_s(costs.plain_s or costs.verify_s, num_running)
-    return predict_s(costs.verify_s or costs.plain_s, num_rows)
+def _drafts_at(load: int, costs: RoundCosts) -> Averages:
+    """What drafting took at the nearest load at which anything was drafted."""
+    nearest = min(costs.draft_s, key=lambda known: abs(known - load), default=load)
+    return costs.draft_s.get(nearest, ())
+
+
+def _verify_s(num_running: int, num_drafts: int, costs: RoundCosts) -> float | None:
+    """Seconds expected for verifying so many drafts; None before the first plain round, hopeful before the first drafts."""
+    plain_s = predict_s(costs.plain_s, num_running)
+    extra_s = predict_s(costs.extra_s, num_drafts) if num_drafts else None
+    return plain_s if plain_s is None or extra_s is None else max(plain_s + extra_s, 0.0)
 
 
 @lru_cache(maxsize=16)  # asked once for every request of a round, with the same answer
@@ -280,8 +295,9 @@ def _stage_seconds(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:  # length max_length + 1 each
     """Seconds of drafting and of verifying where every request drafts 0, 1, 2 .. tokens; 0 while nothing was measured."""
     lengths = range(max_length + 1)
-    drafts_s = (predict_s(costs.draft_s, num_running * length) if length else None for length in lengths)
-    verifies_s = (_verify_s(costs, num_running, num_running * (length + 1)) for length in lengths)
+    averages = _drafts_at(_bucket(num_running), costs)
+    drafts_s = (predict_s(averages, num_running * length) if length else None for length in lengths)
+    verifies_s = (_verify_s(num_running, num_running * length, costs) for length in lengths)
     return tuple(seconds or 0.0 for seconds in drafts_s), tuple(seconds or 0.0 for seconds in verifies_s)
 
 
@@ -304,7 +320,7 @@ def _plain_rounds(num_running: int, costs: RoundCosts, max_length: int) -> tuple
 @lru_cache(maxsize=16)
 def _gain_at(num_running: int, costs: RoundCosts) -> float | None:
     gain = next((gain for gain in costs.gains if gain.load == _bucket(num_running)), None)
-    plain_s = _verify_s(costs, num_running, num_running)
+    plain_s = predict_s(costs.plain_s, num_running)
     if gain is None or plain_s is None or gain.num_rounds < _FEWEST_ROUNDS:
         return None
     return max(gain.plain_rounds * plain_s, _SHORTEST_S) / max(gain.spent_s, _SHORTEST_S)
@@ -316,11 +332,14 @@ def _ladder(params: LengthParams) -> list[int]:
 
 
 def _calibration(inputs: LengthInputs, params: LengthParams) -> int | None:
-    """The next length whose cost at this load was never measured, if it is its turn."""
+    """The next length whose cost at this load was never measured, if it is its turn; plain rounds come first."""
     if inputs.lane_round % _CALIBRATION_INTERVAL != 1:
         return None
-    asked = inputs.costs.asked
-    return next((length for length in _ladder(params) if _bucket(inputs.num_running * (length + 1)) not in asked), None)
+    costs, num_running = inputs.costs, inputs.num_running
+    if not any(_bucket(average.size) == _bucket(num_running) for average in costs.plain_s):
+        return 0
+    lengths = _ladder(params)[1:]
+    return next((length for length in lengths if _bucket(num_running * (length + 1)) not in costs.asked), None)
 
 
 def _trial(inputs: LengthInputs, params: LengthParams, lengths: list[int], losses: list[float]) -> int | None:
@@ -355,17 +374,18 @@ def _observe(
     averages: Averages,
     size: int,
     seconds: float,
-    smoothing: float,
+    params: LengthParams,
+    *,
     num_steps: int = 1,  # averages for each power of two
+    floor_s: float = 0.0,  # that come on top of all of them
 ) -> Averages:
     """The averages with the one that the size belongs to moved towards the measurement."""
-    by_step = {_bucket(average[0], num_steps): Average(*average) for average in averages}
+    by_step = {_bucket(average.size, num_steps): average for average in averages}
     old = by_step.get(_bucket(size, num_steps), Average(float(size), seconds, 0))
-    weight = max(smoothing, 1.0 / (old.num_seen + 1))  # the first ones as in a plain mean
+    weight = max(params.cost_smoothing, 1.0 / (old.num_seen + 1))  # the first ones as in a plain mean
+    calm_s = _calm(floor_s + seconds, floor_s + old.seconds) - floor_s
     moved = Average(
-        old.size + weight * (size - old.size),
-        old.seconds + weight * (_calm(seconds, old.seconds) - old.seconds),
-        old.num_seen + 1,
+        old.size + weight * (size - old.size), old.seconds + weight * (calm_s - old.seconds), old.num_seen + 1
     )
     return tuple(sorted({**by_step, _bucket(size, num_steps): moved}.values()))
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsd_ray.speculation.draft_length import (
@@ -35,8 +35,10 @@ def flat_costs(verify_s: float = 1.0, draft_s: float = 0.05, row_s: float = 0.0)
     """Measured costs of a machine where a row more costs row_s."""
     sizes = [2.0**power for power in range(12)]
     return RoundCosts(
-        draft_s=tuple(Average(size, draft_s) for size in sizes),
-        verify_s=tuple(Average(size, verify_s + row_s * size) for size in sizes),
+        draft_s={1: tuple(Average(size, draft_s) for size in sizes)},
+        plain_s=tuple(Average(size, verify_s + row_s * size) for size in sizes),
+        extra_s=tuple(Average(size, row_s * size) for size in sizes),
+        asked=frozenset(range(12)),
     )
 
 
@@ -158,7 +160,7 @@ def test_what_was_brought_is_held_against_what_plain_rounds_take_now() -> None:
     """The first plain rounds at a load may have been guessed from another one."""
     costs = drafted_rounds(flat_costs(verify_s=0.5), 10, tau=2.0, spent_s=1.5)
     before = costs.gain_at(4)
-    after = replace(costs, verify_s=flat_costs(verify_s=1.0).verify_s).gain_at(4)
+    after = replace(costs, plain_s=flat_costs(verify_s=1.0).plain_s).gain_at(4)
     assert before is not None
     assert after == pytest.approx(2 * before)
 
@@ -254,35 +256,52 @@ def test_survival_is_a_falling_probability(verdicts: list[tuple[int, int]]) -> N
     assert all(0 <= later <= earlier <= 1 for earlier, later in pairwise(survival))
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 300), st.floats(1e-4, 10)), min_size=1, max_size=30), st.integers(1, 400))
-def test_predicted_costs_lie_between_the_measured(measured: list[tuple[int, float]], size: int) -> None:
-    costs = RoundCosts()
-    for rows, seconds in measured:
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.floats(1e-4, 10)), min_size=1, max_size=30),
+    st.integers(1, 400),
+    st.integers(1, 400),
+)
+def test_predicted_costs_lie_between_the_measured(
+    measured: list[tuple[int, float]], size: int, num_running: int
+) -> None:
+    costs = measured_round(RoundCosts(), 1, 0, 1.0)
+    for drafts, seconds in measured:
+        costs = measured_round(costs, drafts, 0, seconds)
         costs = observe_round(
             costs,
             PARAMS,
             num_running=1,
-            num_asked=rows - 1,
-            num_drafted=rows - 1,
-            num_rows=rows,
+            num_asked=drafts,
+            num_drafted=drafts,
+            num_rows=1 + drafts,
             num_committed=1,
             draft_s=seconds,
             verify_s=seconds,
         )
-    for averages in (costs.plain_s, costs.verify_s):
-        sizes = [point[0] for point in averages]
+    lowest, highest = min(1.0, *(s for _, s in measured)), max(1.0, *(s for _, s in measured))
+    for averages in (costs.plain_s, *costs.draft_s.values()):
+        sizes = [average.size for average in averages]
         assert sizes == sorted(sizes)
         predicted = predict_s(averages, size)
-        assert (predicted is None) == (not averages)
-        if predicted is not None:
-            assert min(s for _, s in measured) - 1e-9 <= predicted <= max(s for _, s in measured) + 1e-9
+        assert predicted is not None
+        assert lowest - 1e-9 <= predicted <= highest + 1e-9
+    extra_s = predict_s(costs.extra_s, size)
+    assert extra_s is not None
+    assert lowest - highest - 1e-9 <= extra_s <= highest - lowest + 1e-9
+    assert all(speedup > 0 for speedup in expected_speedups(usual(num_running, costs), state(0.5), PARAMS))
 
 
 def measured_round(
-    costs: RoundCosts, num_running: int, length: int, verify_s: float, *, num_read: int = 0, reading_s: float = 0.0
+    costs: RoundCosts,
+    num_running: int,
+    length: int,
+    verify_s: float,
+    *,
+    draft_s: float = 0.0,
+    num_read: int = 0,
+    reading_s: float = 0.0,
 ) -> RoundCosts:
-    """The costs after a round in which every draft stood and drafting itself took no time."""
+    """The costs after a round in which every draft stood."""
     return observe_round(
         costs,
         PARAMS,
@@ -291,25 +310,39 @@ def measured_round(
         num_drafted=num_running * length,
         num_rows=num_running * (length + 1),
         num_committed=num_running * (length + 1),
-        draft_s=0.0,
+        draft_s=draft_s,
         verify_s=verify_s,
         num_read=num_read,
         reading_s=reading_s,
     )
 
 
-def test_a_full_batch_is_not_taken_for_what_smaller_ones_and_drafts_take() -> None:
-    """A batch that drains shows rounds of every size, and 32 requests stand where drafts of few begin."""
-    costs = RoundCosts()
+def test_what_is_learnt_at_one_load_does_not_spoil_another() -> None:
+    """A batch that drains shows rounds of every size, and few requests with many drafts are not many with few."""
+
+    def plain_s(num_running: int) -> float:
+        return 2.0 + 0.25 * num_running
+
+    costs, loads = RoundCosts(), (2, 4, 8, 9, 16, 24, 32)
     for _ in range(5):
         for num_running in range(32, 0, -1):
-            costs = measured_round(costs, num_running, 0, 2.0 + 0.25 * num_running)
-        for num_running in (4, 8, 16):
-            costs = measured_round(costs, num_running, 7, 20.0)
-    for num_running in (4, 9, 17, 24, 32):
+            costs = measured_round(costs, num_running, 0, plain_s(num_running))
+        for num_running in loads:
+            for length in (1, 3, 7):
+                verify_s = plain_s(num_running) + 0.1 * num_running * length
+                costs = measured_round(costs, num_running, length, verify_s, draft_s=0.2 * num_running)
+    for num_running in loads:
         speedups = expected_speedups(usual(num_running, costs), state(1.0), PARAMS)
-        plain_s, drafted_s = 2.0 + 0.25 * num_running, 20.0
-        assert speedups[7] == pytest.approx(8 * plain_s / drafted_s, rel=0.08)
+        for length in (1, 3, 7):
+            spent_s = plain_s(num_running) + 0.1 * num_running * length + 0.2 * num_running
+            assert speedups[length] == pytest.approx((1 + length) * plain_s(num_running) / spent_s, rel=0.1)
+
+
+def test_plain_rounds_are_measured_at_every_load_although_as_many_rows_were_seen_at_others() -> None:
+    costs = measured_round(measured_round(RoundCosts(), 1, 0, 1.0), 1, 7, 1.0)
+    chosen = [choose_length(LengthInputs(lane_round=9, num_running=n, costs=costs), state(0.9), PARAMS) for n in (1, 8)]
+    assert chosen[0] > 0
+    assert chosen[1] == 0
 
 
 def test_reading_prompts_has_to_be_earned_as_well() -> None:
