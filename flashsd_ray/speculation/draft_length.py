@@ -4,7 +4,7 @@ Pure policy: choose_length reads inputs, state and params; the observe functions
 ``survival[i]`` the probability that the first i + 1 drafts stand, drafting K tokens promises::
 
     tau(K)      1 + survival[0] + .. + survival[K-1]
-    speedup(K)  tau(K) * plain round / (draft K + verify K + 1 rows)
+    speedup(K)  tau(K) * plain round / (plain round + drafting K + what verifying K adds)
 
 Draft cost, verify cost and overhead are inside the measured times of a round (S = tau / (1 + c_d + c_v + c_o)). Promises
 are checked: where rounds with drafts brought less than plain ones would have, at this load, nothing is drafted but trials,
