@@ -9,11 +9,10 @@ from flashsd_ray.speculation.draft_length import (
     LengthInputs,
     LengthParams,
     LengthState,
-    RoundCosts,
     choose_length,
-    observe_round,
     observe_verdict,
 )
+from flashsd_ray.speculation.round_costs import RoundCosts, observe_round
 from flashsd_ray.types import DraftBlock, SamplingParams, Verdict
 
 
@@ -86,7 +85,6 @@ class Gate:
         are_greedy = _are_greedy(judged)
         self._costs[are_greedy] = observe_round(
             self._costs[are_greedy],
-            self._usual,
             num_running=len(blocks),
             num_asked=drafted.num_asked,
             num_drafted=drafted.num_drafted,

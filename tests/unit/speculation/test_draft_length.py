@@ -13,19 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashsd_ray.speculation.draft_length import (
-    Average,
     LengthInputs,
     LengthParams,
     LengthState,
-    RoundCosts,
     choose_length,
     expected_speedups,
-    observe_round,
     observe_verdict,
-    predict_s,
     trim_to_confidence,
 )
 from flashsd_ray.speculation.randomness import Purpose, draw_key, keyed_uniform
+from flashsd_ray.speculation.round_costs import Average, RoundCosts, observe_round, predict_s
 from flashsd_ray.types import DraftBlock, Proposal
 
 PARAMS = LengthParams(max_length=8)
@@ -129,7 +126,6 @@ def drafted_rounds(costs: RoundCosts, num_rounds: int, *, tau: float, spent_s: f
     for _ in range(num_rounds):
         costs = observe_round(
             costs,
-            PARAMS,
             num_running=4,
             num_asked=12,
             num_drafted=12,
@@ -202,7 +198,6 @@ def test_lengths_of_unknown_cost_are_measured_plain_first() -> None:
         rows = 4 * (tried[-1] + 1)
         costs = observe_round(
             costs,
-            PARAMS,
             num_running=4,
             num_asked=rows - 4,
             num_drafted=rows - 4,
@@ -221,7 +216,6 @@ def test_a_drafter_that_finds_nothing_is_not_asked_for_the_same_again() -> None:
         asked.append(choose_length(LengthInputs(lane_round=lane_round, costs=costs), state(0.0), PARAMS))
         costs = observe_round(
             costs,
-            PARAMS,
             num_running=1,
             num_asked=asked[-1],
             num_drafted=0,
@@ -269,7 +263,6 @@ def test_predicted_costs_lie_between_the_measured(
         costs = measured_round(costs, drafts, 0, seconds)
         costs = observe_round(
             costs,
-            PARAMS,
             num_running=1,
             num_asked=drafts,
             num_drafted=drafts,
@@ -304,7 +297,6 @@ def measured_round(
     """The costs after a round in which every draft stood."""
     return observe_round(
         costs,
-        PARAMS,
         num_running=num_running,
         num_asked=num_running * length,
         num_drafted=num_running * length,
@@ -417,7 +409,6 @@ class Machine:
         verify_s = self.verify_s(num_drafted + self.num_running)
         self.costs = observe_round(
             self.costs,
-            PARAMS,
             num_running=self.num_running,
             num_asked=num_drafted,
             num_drafted=num_drafted,
