@@ -274,14 +274,3 @@ class Verdict:
     def next_start(self) -> int:
         """Number of committed tokens after this verdict."""
         return self.start + len(self.token_ids)
-
-    def with_taps(self, taps: Tensor) -> Verdict:
-        """The same with taps, which is all that a drafter reads of it besides its tokens."""
-        return Verdict(
-            request_id=self.request_id,
-            round=self.round,
-            start=self.start,
-            num_accepted=self.num_accepted,
-            token_ids=self.token_ids,
-            taps=taps,
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -129,7 +130,7 @@ class LocalTarget:
         if self._taps is None or not rows:
             return list(verdicts)
         taps = self._taps.read(rows)
-        return [verdict.with_taps(part) for verdict, part in zip(verdicts, taps, strict=True)]
+        return [replace(verdict, taps=part) for verdict, part in zip(verdicts, taps, strict=True)]
 
     def _request(self, request_id: str) -> OpenRequest:
         try:

@@ -23,7 +23,7 @@ from flashsd_ray.speculation.round_costs import (
     SHORTEST_S,
     RoundCosts,
     octave,
-    plain_rounds,
+    plain_shares,
     round_seconds,
     stage_seconds,
 )
@@ -123,7 +123,7 @@ def expected_speedups(
     inputs: LengthInputs, state: LengthState, params: LengthParams
 ) -> list[float]:  # length max_length + 1
     """Expected tokens per second of drafting 0, 1, 2 .. tokens, over plain decoding; tau while no cost is known."""
-    return list(map(mul, state.taus(params), plain_rounds(inputs.num_running, inputs.costs, params.max_length)))
+    return list(map(mul, state.taus(params), plain_shares(inputs.num_running, inputs.costs, params.max_length)))
 
 
 def observe_verdict(

@@ -161,7 +161,7 @@ def round_seconds(num_running: int, costs: RoundCosts, max_length: int) -> tuple
 
 
 @lru_cache(maxsize=16)
-def plain_rounds(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
+def plain_shares(num_running: int, costs: RoundCosts, max_length: int) -> tuple[float, ...]:  # length max_length + 1
     """What part of a round is a plain one, by drafts of each request."""
     seconds = round_seconds(num_running, costs, max_length)
     return tuple(seconds[0] / spent_s for spent_s in seconds)

@@ -127,7 +127,7 @@ def test_joined_verdicts_tell_what_they_told_one_after_the_other(drafter: Drafte
         else:
             told = replace(second, round=third.round, num_accepted=2, token_ids=(4, 5, 6))
             if second.taps is not None and third.taps is not None:
-                told = told.with_taps(torch.cat((second.taps, third.taps)))
+                told = replace(told, taps=torch.cat((second.taps, third.taps)))
         blocks += drafter.propose([told], [3])
     each, joined = blocks
     assert (each.round, each.start, each.token_ids) == (joined.round, joined.start, joined.token_ids)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashsd_ray.speculation.draft_length import (
@@ -250,6 +250,7 @@ def test_survival_is_a_falling_probability(verdicts: list[tuple[int, int]]) -> N
     assert all(0 <= later <= earlier <= 1 for earlier, later in pairwise(survival))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 300), st.floats(1e-4, 10)), min_size=1, max_size=30),
     st.integers(1, 400),
